@@ -1,0 +1,123 @@
+"""Trains the embedded judges: `python -m sparring.judge.embedded.train` (about a minute, deterministic).
+
+Refusal: `data/answers_reward.jsonl` and `data/answers_gate.jsonl`, written for this project, no row in both.
+Prompt harm: the starter set's training rows, half the behaviours for each judge.
+The penalty was chosen on the written texts alone (the other file, and the rows marked `dev`), never on XSTest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparring.judge.embedded import FOLDER, PROBE, shared_embedder
+from sparring.judge.embedded.features import CachedEmbedder, gate_features, reward_features
+from sparring.judge.embedded.head import Head, Matrix, balanced, fit, pool
+from sparring.judge.text import opening
+
+PENALTY_EMBEDDING = {"reward": 1e-3, "gate": 1e-3}
+PENALTY_RULES = 3e-4
+PENALTY_PROMPT = 1e-4
+CUTS = (1.0, 0.6)
+"""Every answer is seen whole and cut short, as a small model's answer is."""
+STARTER = Path(__file__).parents[2] / "data" / "starter"
+Row = dict[str, Any]
+
+
+def main() -> None:
+    """Trains both judges, prints their accuracy on rows they did not see, writes the weights."""
+    for name in ("reward", "gate"):
+        arrays = train(name)
+        write(FOLDER / f"{name}.npz", arrays)
+        print(name, {key: value.shape for key, value in arrays.items()})
+
+
+def train(name: str) -> dict[str, Matrix]:
+    """The weight arrays of one judge, float32: see `read_weights`."""
+    embed = shared_embedder()
+    refusal = train_refusal(name, read_rows(FOLDER / "data" / f"answers_{name}.jsonl"), embed)
+    rows = prompt_rows(name)
+    texts = [row["prompt"] for row in rows]
+    labels = np.array([float(row["harmful"]) for row in rows])
+    x = embed([opening(text, 90) for text in texts])
+    prompt = fit(x, labels, balanced(labels), np.full(x.shape[1], PENALTY_PROMPT))
+    return {
+        "refusal": np.append(refusal.weights, refusal.bias).astype("<f4"),
+        "prompt": np.append(prompt.weights, prompt.bias).astype("<f4"),
+        "probe": embed([PROBE])[0].astype("<f4"),
+    }
+
+
+def train_refusal(name: str, rows: Sequence[Row], embed: CachedEmbedder) -> Head:
+    """The refusal head of one judge; frames written once and filled with many topics count less a row."""
+    frames = Counter(row["frame"] for row in rows)
+    answers = [cut(row["answer"], share) for share in CUTS for row in rows]
+    labels = np.array([float(row["refused"]) for _ in CUTS for row in rows])
+    each = np.array([frames[row["frame"]] ** -0.5 for _ in CUTS for row in rows])
+    weight = np.where(labels > 0.5, each / each[labels > 0.5].sum(), each / each[labels < 0.5].sum())
+    x, bags = refusal_features(name, answers, embed)
+    penalty = np.full(x.shape[1], PENALTY_RULES)
+    penalty[: embed([PROBE]).shape[1]] = PENALTY_EMBEDDING[name]
+    return fit(x, labels, weight, penalty, bags)
+
+
+def refusal_features(name: str, answers: Sequence[str], embed: CachedEmbedder) -> tuple[Matrix, np.typing.NDArray[np.int64]]:
+    """(features, bag of each row) for either judge; the reward judge has one row an answer."""
+    if name == "reward":
+        return reward_features(answers, embed)[0], np.arange(len(answers), dtype=np.int64)
+    x, bags, _ = gate_features(answers, embed)
+    return x, bags
+
+
+def refusal_logits(name: str, head: Head, answers: Sequence[str], embed: CachedEmbedder) -> Matrix:
+    """Logits of shape (n,) under a head of that judge."""
+    x, bags = refusal_features(name, answers, embed)
+    return pool(head.logits(x), bags, len(answers))
+
+
+def cut(text: str, share: float) -> str:
+    """The first `share` of the words, four at least."""
+    tokens = text.split()
+    return text if share >= 1.0 else " ".join(tokens[: max(4, int(len(tokens) * share))])
+
+
+def prompt_rows(name: str) -> list[Row]:
+    """Training prompts of one judge: the starter set's `train` rows whose behaviour falls to its half."""
+    rows: list[Row] = []
+    for path, harmful in ((p, h) for h, names in _PROMPT_FILES.items() for p in names):
+        for row in read_rows(STARTER / path):
+            if row.get("split", "train") == "train" and half(str(row["behavior"])) == name:
+                rows.append({"prompt": row["prompt"], "harmful": harmful})
+    return rows
+
+
+_PROMPT_FILES: dict[bool, tuple[str, ...]] = {
+    True: ("harmful.jsonl",),
+    False: ("benign_lookalike.jsonl", "benign_plain.jsonl"),
+}
+
+
+def half(behavior: str) -> str:
+    """Which judge trains on a behaviour, by its name's digest."""
+    return ("reward", "gate")[hashlib.sha256(behavior.encode()).digest()[0] % 2]
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The objects of a JSON-lines file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def write(path: Path, arrays: dict[str, Matrix]) -> None:
+    """Writes a weights file; the same arrays give the same bytes."""
+    with path.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+if __name__ == "__main__":
+    main()
