@@ -1,0 +1,168 @@
+"""The run file: everything that one round of safety training needs, one section a step.
+
+Importable without torch. A step takes only its own section, so that an edit elsewhere does not concern it.
+Defaults are the laptop recipe; `recipe: full` replaces some of them (see `sparring.config.recipes`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+
+REWARDS = ("general_sum_guarded", "general_sum", "zero_sum")
+
+
+class Section(BaseModel):
+    """A section of the run file: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ModelConfig(Section):
+    """Which model is trained."""
+
+    source: str = Field(
+        "packaged:smollm2-135m",
+        description="`packaged:smollm2-135m`, a folder with safetensors, or a hub id. Only the first round reads it.",
+    )
+    threads: int = Field(0, ge=0, description="CPU threads for torch; 0 takes all cores.")
+
+
+class SuiteSource(Section):
+    """One evaluation suite read from a file or folder of the user's."""
+
+    name: Name = Field(description="Name of the suite in tables, decisions and reports.")
+    path: str = Field(description="JSONL, CSV or Parquet file, or a folder of them.")
+    kind: Literal["harmful", "benign"] = Field(description="Whether a good model refuses (harmful) or helps (benign).")
+    slice: str = Field("vanilla", description="Slice of the kind: harmful suites are averaged by slice.")
+    column: str | None = Field(None, description="Column with the prompt; found by its usual names when not given.")
+    limit: int | None = Field(None, ge=1, description="Take at most this many rows, evenly spread over the file.")
+
+
+class DataConfig(Section):
+    """Seeds to train on and suites to be measured on."""
+
+    harmful: list[str] = Field(
+        default=["starter"], min_length=1, description="Harmful seeds: `starter`, files or folders (JSONL, CSV, Parquet)."
+    )
+    benign: list[str] = Field(
+        default=["starter"], min_length=1, description="Benign seeds: `starter`, files or folders (JSONL, CSV, Parquet)."
+    )
+    starter_suites: bool = Field(True, description="Evaluate on the starter set's held-out prompts.")
+    suites: list[SuiteSource] = Field(default=[], description="Further evaluation suites.")
+    near_duplicate: Share = Field(0.92, description="Seeds at this cosine (MiniLM) or nearer to a kept one are dropped.")
+    decontaminate_cosine: Share = Field(0.8, description="Seeds at this cosine or nearer to a suite's prompt are dropped.")
+    decontaminate_ngram: int = Field(8, ge=3, description="Seeds sharing so many consecutive words with a suite are dropped.")
+    max_prompt_chars: int = Field(4000, ge=100, description="Longer prompts are refused with their row number.")
+
+
+class GameConfig(Section):
+    """One game: attacker writes, defender answers, the judge labels, rewards follow."""
+
+    cot: Literal[False] = Field(False, description="Hidden chain of thought; this release plays without it.")
+    generated_share: Share = Field(0.5, description="Share of fresh seeds that the attacker rewrites; the rest is vanilla.")
+    harmful_share: Share = Field(0.5, description="Share of harmful seeds among the fresh ones.")
+    attack_tokens: int = Field(40, ge=4, le=1024, description="Most tokens of an attack.")
+    answer_tokens: int = Field(32, ge=4, le=1024, description="Most tokens of an answer.")
+    max_prompt_tokens: int = Field(160, ge=32, description="Longer prompts are cut so that the chat header survives.")
+    temperature: float = Field(1.0, gt=0, le=2, description="Sampling temperature of both roles.")
+    reward: Literal["general_sum_guarded", "general_sum", "zero_sum"] = Field(
+        "general_sum_guarded", description="Reward form (selfplay rewards; guarded pays nothing for label drift)."
+    )
+    topic_threshold: Share = Field(0.3, description="A rewrite under this cosine to its seed has left the topic.")
+
+
+class WarmStartConfig(Section):
+    """Supervised start before the first round: own refusals and self-distilled helpful answers."""
+
+    steps: int = Field(14, ge=0, description="Optimizer steps; 0 leaves the warm start out.")
+    batch: int = Field(16, ge=2, description="Rows a step: refusals, helpful answers and attacker demonstrations.")
+    learning_rate: float = Field(2e-5, ge=0, description="AdamW learning rate.")
+    attacker_share: Share = Field(0.2, description="Share of rows that show the attacker its role.")
+
+
+class SelfplayConfig(Section):
+    """Self-play with shared weights on TRL's GRPOTrainer: both roles are trained in one step."""
+
+    steps: int = Field(12, ge=0, description="Optimizer steps of self-play.")
+    games: int = Field(32, ge=4, description="Games a step; a multiple of `group`.")
+    group: int = Field(4, ge=2, description="Rows of one prompt: answers a vanilla prompt, rewrites a seed.")
+    learning_rate: float = Field(1e-5, ge=0, description="AdamW learning rate; 0 trains nothing.")
+    warmup: Share = Field(0.1, description="Share of the steps over which the learning rate rises.")
+    kl: float = Field(0.01, ge=0, description="Weight of the k1 KL penalty to the round's starting policy, in the reward.")
+    clip: float = Field(0.2, gt=0, lt=1, description="PPO clip range.")
+    micro_batch: int = Field(16, ge=2, description="Rows a forward and backward pass; a multiple of `group`.")
+    sft_coef: float = Field(1.0, ge=0, description="Weight of the supervised term on benign instructions; 0 leaves it out.")
+    sft_batch: int = Field(8, ge=1, description="Supervised rows a step.")
+    train_attacker: bool = Field(True, description="False freezes the attacker: its rows carry no loss.")
+    max_void_share: Share = Field(0.5, description="A step with a larger share of void games stops the run.")
+    save_steps: int = Field(4, ge=1, description="Steps between resumable training states.")
+
+
+class ReplayConfig(Section):
+    """The replay pool: attacks of earlier rounds go to the current defender again."""
+
+    sampler: Literal["none", "uniform", "ucb"] = Field("ucb", description="How attacks are drawn.")
+    share: Share = Field(0.25, description="Share of a step's games that replay an attack, once the pool holds some.")
+    ucb_c: float = Field(0.5, ge=0, description="Exploration weight c of UCB.")
+    near_duplicate: Share = Field(0.95, description="Attacks at this cosine or nearer to a pooled one are not added.")
+
+
+class JudgeConfig(Section):
+    """Who labels prompts and answers."""
+
+    reward: Literal["embedded-reward"] = Field("embedded-reward", description="Judge of the training games.")
+    gate: Literal["embedded-gate", "string-match"] = Field("embedded-gate", description="Judge of the evaluation.")
+
+
+class EvaluateConfig(Section):
+    """How suites are answered: the same decoding for every model."""
+
+    answer_tokens: int = Field(32, ge=4, le=1024, description="Most tokens of an answer.")
+    temperature: float = Field(0.7, ge=0, le=2, description="Sampling temperature; 0 is greedy.")
+    max_prompt_tokens: int = Field(160, ge=32, description="Longer prompts are cut so that the chat header survives.")
+    batch: int = Field(32, ge=1, description="Prompts answered at once.")
+
+
+class GateConfig(Section):
+    """Which policy decides."""
+
+    first_run: str = Field("first-run", description="Policy while no champion exists: a shipped name or a YAML file.")
+    policy: str = Field("laptop", description="Policy of every later round: a shipped name or a YAML file.")
+    approve_first_run: bool = Field(
+        False, description="The first promotion has no champion to beat: a person approves it here, once."
+    )
+
+
+class ReportConfig(Section):
+    """The round's HTML page."""
+
+    redact: bool = Field(True, description="Hide attack and answer texts behind a click-to-show switch without content.")
+    worst: int = Field(12, ge=0, le=200, description="How many of the worst attacks are listed.")
+
+
+class RunConfig(Section):
+    """A whole run file."""
+
+    schema_version: Literal[1] = Field(1, description="Version of this file's format.")
+    recipe: Literal["default", "full"] = Field("default", description="Preset of sizes; keys given in the file win over it.")
+    store: str = Field("sparring-store", description="Root of the store: a folder or `s3://bucket/prefix`.")
+    line: Name = Field("default", description="Model line: its own champion, policy, pool and rounds in one store.")
+    seed: int = Field(0, ge=0, description="Seed of everything random; each round derives its own from it.")
+    candidate: str | None = Field(
+        None, description="Folder of a model trained elsewhere: it is gated instead of training one."
+    )
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    game: GameConfig = GameConfig()
+    warm_start: WarmStartConfig = WarmStartConfig()
+    selfplay: SelfplayConfig = SelfplayConfig()
+    replay: ReplayConfig = ReplayConfig()
+    judge: JudgeConfig = JudgeConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    gate: GateConfig = GateConfig()
+    report: ReportConfig = ReportConfig()

@@ -1,0 +1,106 @@
+"""What each step hands on: small frozen models, stored as JSON at `rounds/<n>/<step>/result.json`.
+
+Big things lie in the store under a digest or key; results only name them. `*_key` is a key in the line's store.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Decision = Literal["PROMOTE", "REJECT", "INCONCLUSIVE", "INVALID"]
+Role = Literal["candidate", "champion", "reference"]
+
+
+class Result(BaseModel):
+    """Base of all step results."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PrepareResult(Result):
+    """The round, the models it starts from and the content-addressed data it uses.
+
+    `start` is the checkpoint that training starts from: the champion, or the base model in the first round.
+    `champion` and `reference` are None until a first promotion; `log_head` is the number of the champion log's last
+    record when the round began (0: empty log). `replay` names the attacks drawn from the pool for this round.
+    """
+
+    round: int
+    start: str
+    base: str
+    champion: str | None
+    reference: str | None
+    log_head: int
+    seeds: str
+    suites: str
+    replay: str
+    counts: dict[str, int]
+
+
+class SelfplayResult(Result):
+    """The candidate and the games that made it. `warm` is the checkpoint after the warm start (first round only)."""
+
+    candidate: str
+    warm: str | None
+    games_key: str
+    curves_key: str
+    games: int
+    trained_tokens: int
+
+
+class UpdatePoolResult(Result):
+    """What the round's games added to the pool."""
+
+    attacks_added: int
+    attacks_known: int
+    outcomes_added: int
+    pool_attacks: int
+    pool_outcomes: int
+
+
+class AnswerResult(Result):
+    """Answers of each model: Parquet tables by role, all to the same suites with the same decoding."""
+
+    models: dict[Role, str]
+    answers: dict[Role, str]
+    suites: str
+    decoding: str
+
+
+class JudgeResult(Result):
+    """Verdict tables by role. `void` counts rows without a usable judgement."""
+
+    models: dict[Role, str]
+    verdicts: dict[Role, str]
+    suites: str
+    decoding: str
+    judge: str
+    rows: int
+    void: int
+
+
+class GateResult(Result):
+    """The decision and where its full record lies."""
+
+    decision: Decision
+    reason: str
+    decision_key: str
+    candidate: str
+    log_head: int
+
+
+class PromoteResult(Result):
+    """The record that the round left in the champion log."""
+
+    decision: Decision
+    record: int
+    champion: str | None
+
+
+class ReportResult(Result):
+    """The round's page."""
+
+    html_key: str
+    path: str | None
