@@ -1,0 +1,67 @@
+"""Rules that join several keys of a run file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sparring.config.run import DataConfig, RunConfig, SelfplayConfig
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One broken rule: the key to change, and a text that names the keys, their values and what is allowed."""
+
+    path: tuple[str | int, ...]
+    text: str
+
+
+def cross_check(config: RunConfig) -> Problem | None:
+    """The first broken rule, or None."""
+    return next(_problems(config), None)
+
+
+def _problems(config: RunConfig) -> Iterator[Problem]:
+    yield from _multiples(config.selfplay)
+    yield from _lengths(config)
+    yield from _sources(config.data)
+    yield from _suites(config.data)
+
+
+def _multiples(selfplay: SelfplayConfig) -> Iterator[Problem]:
+    for key, value in (("games", selfplay.games), ("micro_batch", selfplay.micro_batch)):
+        if value % selfplay.group:
+            text = f"selfplay.{key} = {value} must be a multiple of selfplay.group = {selfplay.group}"
+            yield Problem(("selfplay", key), text)
+
+
+def _lengths(config: RunConfig) -> Iterator[Problem]:
+    game = config.game
+    if game.max_prompt_tokens < game.attack_tokens:
+        text = f"game.max_prompt_tokens = {game.max_prompt_tokens} must be at least"
+        yield Problem(
+            ("game", "max_prompt_tokens"),
+            f"{text} game.attack_tokens = {game.attack_tokens}: attacks are prompts",
+        )
+
+
+def _sources(data: DataConfig) -> Iterator[Problem]:
+    for key, sources in (("harmful", data.harmful), ("benign", data.benign)):
+        for index, source in enumerate(sources):
+            if source in sources[:index]:
+                yield Problem(("data", key, index), f"data.{key} names {source!r} twice")
+
+
+def _suites(data: DataConfig) -> Iterator[Problem]:
+    seen: set[tuple[str, str]] = set()
+    for index, suite in enumerate(data.suites):
+        if suite.name == "starter" or suite.name.startswith("starter-"):
+            yield Problem(("data", "suites", index, "name"), f"suite name {suite.name!r} belongs to the starter set")
+        if (suite.name, suite.slice) in seen:
+            text = f"suite {suite.name!r} has the slice {suite.slice!r} twice; give one of them another name or slice"
+            yield Problem(("data", "suites", index, "name"), text)
+        seen.add((suite.name, suite.slice))
+    missing = {"harmful", "benign"} - {suite.kind for suite in data.suites}
+    if not data.starter_suites and missing:
+        text = f"data.starter_suites = false needs a {' and a '.join(sorted(missing))} suite in data.suites"
+        yield Problem(("data", "starter_suites"), text)
