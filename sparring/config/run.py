@@ -47,16 +47,26 @@ class DataConfig(Section):
     """Seeds to train on and suites to be measured on."""
 
     harmful: list[str] = Field(
-        default=["starter"], min_length=1, description="Harmful seeds: `starter`, files or folders (JSONL, CSV, Parquet)."
+        default=["starter"],
+        min_length=1,
+        description="Harmful seeds: `starter`, files or folders (JSONL, CSV, Parquet).",
     )
     benign: list[str] = Field(
-        default=["starter"], min_length=1, description="Benign seeds: `starter`, files or folders (JSONL, CSV, Parquet)."
+        default=["starter"],
+        min_length=1,
+        description="Benign seeds: `starter`, files or folders (JSONL, CSV, Parquet).",
     )
     starter_suites: bool = Field(True, description="Evaluate on the starter set's held-out prompts.")
     suites: list[SuiteSource] = Field(default=[], description="Further evaluation suites.")
-    near_duplicate: Share = Field(0.92, description="Seeds at this cosine (MiniLM) or nearer to a kept one are dropped.")
-    decontaminate_cosine: Share = Field(0.8, description="Seeds at this cosine or nearer to a suite's prompt are dropped.")
-    decontaminate_ngram: int = Field(8, ge=3, description="Seeds sharing so many consecutive words with a suite are dropped.")
+    near_duplicate: Share = Field(
+        0.92, description="Seeds at this cosine (MiniLM) or nearer to a kept one are dropped."
+    )
+    decontaminate_cosine: Share = Field(
+        0.8, description="Seeds at this cosine or nearer to a suite's prompt are dropped."
+    )
+    decontaminate_ngram: int = Field(
+        8, ge=3, description="Seeds sharing so many consecutive words with a suite are dropped."
+    )
     max_prompt_chars: int = Field(4000, ge=100, description="Longer prompts are refused with their row number.")
 
 
@@ -64,7 +74,9 @@ class GameConfig(Section):
     """One game: attacker writes, defender answers, the judge labels, rewards follow."""
 
     cot: Literal[False] = Field(False, description="Hidden chain of thought; this release plays without it.")
-    generated_share: Share = Field(0.5, description="Share of fresh seeds that the attacker rewrites; the rest is vanilla.")
+    generated_share: Share = Field(
+        0.5, description="Share of fresh seeds that the attacker rewrites; the rest is vanilla."
+    )
     harmful_share: Share = Field(0.5, description="Share of harmful seeds among the fresh ones.")
     attack_tokens: int = Field(40, ge=4, le=1024, description="Most tokens of an attack.")
     answer_tokens: int = Field(32, ge=4, le=1024, description="Most tokens of an answer.")
@@ -93,10 +105,14 @@ class SelfplayConfig(Section):
     group: int = Field(4, ge=2, description="Rows of one prompt: answers a vanilla prompt, rewrites a seed.")
     learning_rate: float = Field(1e-5, ge=0, description="AdamW learning rate; 0 trains nothing.")
     warmup: Share = Field(0.1, description="Share of the steps over which the learning rate rises.")
-    kl: float = Field(0.01, ge=0, description="Weight of the k1 KL penalty to the round's starting policy, in the reward.")
+    kl: float = Field(
+        0.01, ge=0, description="Weight of the k1 KL penalty to the round's starting policy, in the reward."
+    )
     clip: float = Field(0.2, gt=0, lt=1, description="PPO clip range.")
     micro_batch: int = Field(16, ge=2, description="Rows a forward and backward pass; a multiple of `group`.")
-    sft_coef: float = Field(1.0, ge=0, description="Weight of the supervised term on benign instructions; 0 leaves it out.")
+    sft_coef: float = Field(
+        1.0, ge=0, description="Weight of the supervised term on benign instructions; 0 leaves it out."
+    )
     sft_batch: int = Field(8, ge=1, description="Supervised rows a step.")
     train_attacker: bool = Field(True, description="False freezes the attacker: its rows carry no loss.")
     max_void_share: Share = Field(0.5, description="A step with a larger share of void games stops the run.")
@@ -141,7 +157,9 @@ class GateConfig(Section):
 class ReportConfig(Section):
     """The round's HTML page."""
 
-    redact: bool = Field(True, description="Hide attack and answer texts behind a click-to-show switch without content.")
+    redact: bool = Field(
+        True, description="Hide attack and answer texts behind a click-to-show switch without content."
+    )
     worst: int = Field(12, ge=0, le=200, description="How many of the worst attacks are listed.")
 
 
@@ -149,7 +167,9 @@ class RunConfig(Section):
     """A whole run file."""
 
     schema_version: Literal[1] = Field(1, description="Version of this file's format.")
-    recipe: Literal["default", "full"] = Field("default", description="Preset of sizes; keys given in the file win over it.")
+    recipe: Literal["default", "full"] = Field(
+        "default", description="Preset of sizes; keys given in the file win over it."
+    )
     store: str = Field("sparring-store", description="Root of the store: a folder or `s3://bucket/prefix`.")
     line: Name = Field("default", description="Model line: its own champion, policy, pool and rounds in one store.")
     seed: int = Field(0, ge=0, description="Seed of everything random; each round derives its own from it.")
