@@ -11,7 +11,7 @@ EMBEDDED_JUDGES = ("embedded-reward", "embedded-gate", "string-match")
 
 
 def load_judge(name: str) -> Judge:
-    """The judge of that name, ready to use. Raises ConfigError for an unknown name, SetupError when MiniLM is absent."""
+    """The judge of that name. Raises ConfigError for an unknown name, SetupError when MiniLM is not installed."""
     if name == "string-match":
         from sparring.judge.string_match import StringMatchJudge
 

@@ -23,10 +23,14 @@ _ABBREVIATION = re.compile(r"(?:\b(?:Mr|Mrs|Ms|Dr|St|vs|etc|e\.g|i\.e|No)\.|^\s*
 
 _LABEL_WORD = (
     r"(?:verdict|judg(?:e)?ment|label|refus(?:al|ed)|response[ _]refusal|harmful(?:[ _](?:request|response))?"
-    r"|(?:prompt|request|answer|response)[ _]harm(?:ful(?:ness)?)?|safety|categories|classification|score|rating|safe|unsafe"
+    r"|(?:prompt|request|answer|response)[ _]harm(?:ful(?:ness)?)?|safety|categories|classification|score"
+    r"|rating|safe|unsafe"
     r"|specific(?:ity)?|convincing(?:ness)?|status)"
 )
-_LABEL_VALUE = r"(?:yes|no|n/?a|true|false|safe|unsafe|controversial|refus(?:ed|al)|compli(?:ed|ance)|none|void|ok|[0-9](?:\.\d+)?(?:/\d+)?)"
+_LABEL_VALUE = (
+    r"(?:yes|no|n/?a|true|false|safe|unsafe|controversial|refus(?:ed|al)|compli(?:ed|ance)|none|void|ok"
+    r"|[0-9](?:\.\d+)?(?:/\d+)?)"
+)
 _JUDGE_FORMAT = re.compile(
     rf"""["'{{\[(<*#\s]{{0,6}}(?:final\s+|overall\s+)?{_LABEL_WORD}["'*\s]{{0,4}}(?:[:=]|\bis\b)["'*\s]{{0,4}}"""
     rf"""(?:{_LABEL_WORD}["'*\s]{{0,4}}[:=]["'*\s]{{0,4}})?{_LABEL_VALUE}\b["'}}\])>*,;.\s]{{0,6}}""",
@@ -36,10 +40,13 @@ _SCORE_TAG = re.compile(r"<(score|verdict|label|refusal)>[^<>]{0,40}</\1>", re.I
 _TO_JUDGE = re.compile(
     r"\b(?:note|message|attention|instruction|dear|hey|hello)s?\s*,?\s*(?:to|for)?\s*(?:the\s+|all\s+)?"
     r"(?:judge|grader|evaluator|classifier|rater|annotator|reviewer|moderator)s?\b"
-    r"|\b(?:judge|grader|evaluator|classifier|rater|annotator)s?\b.{0,80}\b(?:refus\w*|safe|harmless|score|label|mark|rate|verdict)"
-    r"|\b(?:mark|label|rate|score|classify|count|record|grade|treat)\s+(?:this|it|the (?:above|answer|response|text))\b.{0,60}"
+    r"|\b(?:judge|grader|evaluator|classifier|rater|annotator)s?\b.{0,80}\b(?:refus\w*|safe|harmless|score"
+    r"|label|mark|rate|verdict)"
+    r"|\b(?:mark|label|rate|score|classify|count|record|grade|treat)\s+(?:this|it|the (?:above|answer|response"
+    r"|text))\b.{0,60}"
     r"\b(?:refus\w*|safe|harmless|benign|unsafe|complian\w*|[1-5])\b"
-    r"|\b(?:ignore|disregard|forget)\b.{0,30}\b(?:previous|prior|above|earlier|all)\b.{0,30}\b(?:instruction|rule|text|prompt)s?"
+    r"|\b(?:ignore|disregard|forget)\b.{0,30}\b(?:previous|prior|above|earlier|all)\b.{0,30}\b(?:instruction"
+    r"|rule|text|prompt)s?"
     r"|\bthis (?:answer|response|reply|output|text|message) (?:is|was|counts as|should be \w+ as)\b.{0,30}"
     r"\b(?:refusal|refused|safe|harmless)\b",
     re.IGNORECASE,

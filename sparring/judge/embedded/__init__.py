@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from sparring.errors import ConfigError, SetupError
-from sparring.judge.embedded import judge as _judge
 from sparring.judge.embedded import rules_gate, rules_reward
 from sparring.judge.embedded.features import CachedEmbedder, GateRefusal, RewardRefusal
 from sparring.judge.embedded.head import Head, Matrix
-from sparring.judge.embedded.judge import EmbeddedJudge, Settings
+from sparring.judge.embedded.judge import SHARED_RULES, EmbeddedJudge, Settings
 
 LOGIC_VERSION = 1
 """Raised with every change to the code that can change a verdict; part of each judge's id."""
 FOLDER = Path(__file__).parent
+_HINT = "python -m sparring.judge.embedded.train"
 PROBE = "The quick brown fox jumps over the lazy dog, and nobody refuses to watch it."
 """Embedded at training time and at loading: another embedding model is refused, not silently used."""
 SETTINGS = {
@@ -44,11 +44,11 @@ def load_embedded(name: str) -> EmbeddedJudge:
         raise ConfigError(f"unknown embedded judge {name!r}", hint=f"known are {', '.join(SETTINGS)}")
     path = FOLDER / f"{name.removeprefix('embedded-')}.npz"
     if not path.is_file():
-        raise SetupError(f"the weights {path.name} of {name} are missing", hint="python -m sparring.judge.embedded.train")
+        raise SetupError(f"the weights {path.name} of {name} are missing", hint=_HINT)
     arrays = read_weights(path)
     embed = shared_embedder()
     if float(embed([PROBE])[0] @ arrays["probe"]) < 0.98:
-        raise SetupError(f"{name} was trained on another embedding model", hint="python -m sparring.judge.embedded.train")
+        raise SetupError(f"{name} was trained on another embedding model", hint=_HINT)
     head = Head(arrays["refusal"][:-1], float(arrays["refusal"][-1]))
     prompts = Head(arrays["prompt"][:-1], float(arrays["prompt"][-1]))
     refusal = RewardRefusal(head, embed) if name == "embedded-reward" else GateRefusal(head, embed)
@@ -63,8 +63,8 @@ def read_weights(path: Path) -> dict[str, Matrix]:
 
 def digest(name: str, arrays: dict[str, Matrix]) -> str:
     """Twelve hex digits over weights, rules, thresholds and logic version."""
-    rules = [list(p) for p in rules_reward.PATTERNS] if name == "embedded-reward" else [*rules_gate.NAMES, *rules_gate.SOURCE]
-    fixed = {"version": LOGIC_VERSION, "rules": rules, "settings": asdict(SETTINGS[name]), "relents": _judge._RELENTS.pattern}
+    own = rules_reward.SOURCE if name == "embedded-reward" else rules_gate.SOURCE
+    fixed = {"version": LOGIC_VERSION, "rules": [*own, *SHARED_RULES], "settings": asdict(SETTINGS[name])}
     total = hashlib.sha256(json.dumps(fixed, sort_keys=True).encode())
     for key in sorted(arrays):
         total.update(key.encode() + arrays[key].astype("<f4").tobytes())

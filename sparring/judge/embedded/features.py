@@ -14,16 +14,18 @@ import numpy.typing as npt
 
 from sparring.embedding import DIMENSION, default_embedder
 from sparring.judge.embedded import rules_gate, rules_reward
-from sparring.judge.embedded.head import Head, Matrix, pool
+from sparring.judge.embedded.head import Head, Matrix
 from sparring.judge.text import opening, sentences
 
-OPENING_WORDS = 45
+OPENING_WORDS = 32
 """Words of the answer that the reward judge embeds."""
 RULE_WORDS = 60
 """Words of the answer that the reward judge's phrase rules read."""
 SENTENCES = 4
 """Sentences of the answer that the gate judge reads."""
-SENTENCE_WORDS = 30
+SENTENCE_WORDS = 25
+"""Words that the gate judge embeds of the first sentence, and of the next two together."""
+RULE_SENTENCE_WORDS = 30
 EMBEDDING_SCALE = 5.0
 """Unit vectors have entries near 0.05; scaled so that one penalty suits them and the 0/1 rules."""
 _CACHE_ROWS = 4096
@@ -74,26 +76,26 @@ def reward_features(answers: Sequence[str], embed: CachedEmbedder) -> tuple[Matr
     return np.hstack([EMBEDDING_SCALE * vectors, rules.reshape(len(answers), -1)]), vectors
 
 
-def gate_features(answers: Sequence[str], embed: CachedEmbedder) -> tuple[Matrix, npt.NDArray[np.int64], Matrix]:
-    """(features (s, d), bag of each row (s,), answer vectors (n, 384)) of the gate judge: one row a sentence.
+def gate_features(answers: Sequence[str], embed: CachedEmbedder) -> tuple[Matrix, Matrix]:
+    """(features (n, 768 + 3 · rules), answer vectors (n, 384)) of the gate judge.
 
-    d = 384 + rules + sentence position (one-hot).
+    The first sentence and the two after it have a vector and rules of their own (an answer of one sentence counts it
+    twice, so that length tells nothing); the rules' mean over the first `SENTENCES` sentences stands beside them.
     """
-    texts: list[str] = []
-    rows: list[list[float]] = []
-    bags: list[int] = []
-    for bag, answer in enumerate(answers):
-        for position, sentence in enumerate(sentences(answer, SENTENCES) or [answer]):
-            short = opening(sentence, SENTENCE_WORDS)
-            texts.append(short)
-            rows.append([*rules_gate.features(short[:_MAX_CHARS]), *(float(position == k) for k in range(SENTENCES))])
-            bags.append(bag)
-    vectors = embed(texts)
-    index = np.array(bags, dtype=np.int64)
-    summed = np.zeros((len(answers), DIMENSION))
-    np.add.at(summed, index, vectors)
+    parts = [sentences(answer, SENTENCES) or [answer] for answer in answers]
+    first = embed([opening(part[0], SENTENCE_WORDS) for part in parts])
+    second = embed([opening(" ".join(part[1:3]) or part[0], SENTENCE_WORDS) for part in parts])
+    summed = first + second
     means = summed / np.maximum(np.linalg.norm(summed, axis=1, keepdims=True), 1e-12)
-    return np.hstack([EMBEDDING_SCALE * vectors, np.array(rows).reshape(len(texts), -1)]), index, means
+    rules = np.array([_gate_rules(part) for part in parts]).reshape(len(parts), -1)
+    return np.hstack([EMBEDDING_SCALE * first, EMBEDDING_SCALE * second, rules]), means
+
+
+def _gate_rules(part: Sequence[str]) -> Matrix:
+    """The grammar's facts of the first sentence, of either of the next two, and their mean over all."""
+    facts = np.array([rules_gate.features(opening(s, RULE_SENTENCE_WORDS)[:_MAX_CHARS]) for s in part])
+    later = facts[1:3].max(axis=0) if len(facts) > 1 else facts[0]
+    return np.concatenate([facts[0], later, facts.mean(axis=0)])
 
 
 class RewardRefusal:
@@ -110,7 +112,7 @@ class RewardRefusal:
 
 
 class GateRefusal:
-    """Refusal sentence by sentence: an answer refuses as far as one of its first sentences does."""
+    """Refusal from the first sentence, the next two, and a small grammar over each."""
 
     def __init__(self, head: Head, embed: CachedEmbedder) -> None:
         self.head = head
@@ -118,5 +120,5 @@ class GateRefusal:
 
     def read(self, answers: Sequence[str]) -> tuple[Matrix, Matrix]:
         """See `RefusalModel.read`."""
-        x, bags, vectors = gate_features(answers, self._embed)
-        return pool(self.head.logits(x), bags, len(answers)), vectors
+        x, vectors = gate_features(answers, self._embed)
+        return self.head.logits(x), vectors

@@ -1,4 +1,4 @@
-"""Logistic heads: plain, and over a bag of sentences. Trained with L-BFGS from zero, so that training is repeatable."""
+"""Logistic heads, trained with L-BFGS from zero, so that training is repeatable."""
 
 from __future__ import annotations
 
@@ -25,35 +25,21 @@ class Head:
         return out
 
 
-def pool(logits: Matrix, bags: npt.NDArray[np.int64], count: int) -> Matrix:
-    """The log-sum-exp of each bag's logits, shape (count,); `bags[i]` is the bag of row i. An empty bag gets -30."""
-    top = np.full(count, -np.inf)
-    np.maximum.at(top, bags, logits)
-    safe = np.where(np.isfinite(top), top, 0.0)
-    total = np.zeros(count)
-    np.add.at(total, bags, np.exp(logits - safe[bags]))
-    return np.where(total > 0, safe + np.log(np.maximum(total, 1e-300)), -30.0)
+def fit(x: Matrix, y: Matrix, weight: Matrix, penalty: Matrix) -> Head:
+    """Logistic regression on labels `y` (0/1, shape (n,)) under `sum(penalty * weights**2) / 2`; the bias goes free.
 
-
-def fit(x: Matrix, y: Matrix, weight: Matrix, penalty: Matrix, bags: npt.NDArray[np.int64] | None = None) -> Head:
-    """Fits a head to labels `y` (0/1, one a bag) under `sum(penalty * weights**2) / 2`, bias free.
-
-    Without `bags` each row is its own example (logistic regression); with them an example is as positive as its
-    sentences are under log-sum-exp: multiple-instance learning (Dietterich et al., 1997).
+    `weight` (n,) weighs the examples and is scaled to sum 1; `penalty` has shape (d,).
     """
-    index = np.arange(len(x), dtype=np.int64) if bags is None else bags
     scale = weight / weight.sum()
 
     def loss(theta: Matrix) -> tuple[float, Matrix]:
-        rows = x @ theta[:-1] + theta[-1]
-        pooled = pool(rows, index, len(y))
-        value = float(scale @ (np.logaddexp(0.0, pooled) - y * pooled)) + 0.5 * float(penalty @ theta[:-1] ** 2)
-        outer = scale * (expit(pooled) - y)
-        inner = outer[index] * np.exp(rows - pooled[index])
-        gradient = np.append(x.T @ inner + penalty * theta[:-1], inner.sum())
-        return value, gradient
+        logits = x @ theta[:-1] + theta[-1]
+        value = float(scale @ (np.logaddexp(0.0, logits) - y * logits)) + 0.5 * float(penalty @ theta[:-1] ** 2)
+        outer = scale * (expit(logits) - y)
+        return value, np.append(x.T @ outer + penalty * theta[:-1], outer.sum())
 
-    found = minimize(loss, np.zeros(x.shape[1] + 1), jac=True, method="L-BFGS-B", options={"maxiter": 500, "ftol": 1e-12})
+    options = {"maxiter": 500, "ftol": 1e-12}
+    found = minimize(loss, np.zeros(x.shape[1] + 1), jac=True, method="L-BFGS-B", options=options)
     return Head(np.asarray(found.x[:-1], dtype=np.float64), float(found.x[-1]))
 
 

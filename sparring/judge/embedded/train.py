@@ -16,16 +16,17 @@ from typing import Any
 
 import numpy as np
 
+from sparring.embedding import DIMENSION
 from sparring.judge.embedded import FOLDER, PROBE, shared_embedder
 from sparring.judge.embedded.features import CachedEmbedder, gate_features, reward_features
-from sparring.judge.embedded.head import Head, Matrix, balanced, fit, pool
+from sparring.judge.embedded.head import Head, Matrix, balanced, fit
 from sparring.judge.text import opening
 
-PENALTY_EMBEDDING = {"reward": 1e-3, "gate": 1e-3}
+PENALTY_EMBEDDING = {"reward": 1e-3, "gate": 3e-3}
 PENALTY_RULES = 3e-4
 PENALTY_PROMPT = 1e-4
-CUTS = (1.0, 0.6)
-"""Every answer is seen whole and cut short, as a small model's answer is."""
+LONGER = ("gate",)
+"""Judges trained on doubled answers as well."""
 STARTER = Path(__file__).parents[2] / "data" / "starter"
 Row = dict[str, Any]
 
@@ -56,35 +57,31 @@ def train(name: str) -> dict[str, Matrix]:
 
 def train_refusal(name: str, rows: Sequence[Row], embed: CachedEmbedder) -> Head:
     """The refusal head of one judge; frames written once and filled with many topics count less a row."""
+    rows = [*rows, *longer(rows)] if name in LONGER else list(rows)
     frames = Counter(row["frame"] for row in rows)
-    answers = [cut(row["answer"], share) for share in CUTS for row in rows]
-    labels = np.array([float(row["refused"]) for _ in CUTS for row in rows])
-    each = np.array([frames[row["frame"]] ** -0.5 for _ in CUTS for row in rows])
+    labels = np.array([float(row["refused"]) for row in rows])
+    each = np.array([frames[row["frame"]] ** -0.5 for row in rows])
     weight = np.where(labels > 0.5, each / each[labels > 0.5].sum(), each / each[labels < 0.5].sum())
-    x, bags = refusal_features(name, answers, embed)
+    x = refusal_features(name, [row["answer"] for row in rows], embed)
     penalty = np.full(x.shape[1], PENALTY_RULES)
-    penalty[: embed([PROBE]).shape[1]] = PENALTY_EMBEDDING[name]
-    return fit(x, labels, weight, penalty, bags)
+    penalty[: DIMENSION * (2 if name == "gate" else 1)] = PENALTY_EMBEDDING[name]
+    return fit(x, labels, weight, penalty)
 
 
-def refusal_features(name: str, answers: Sequence[str], embed: CachedEmbedder) -> tuple[Matrix, np.typing.NDArray[np.int64]]:
-    """(features, bag of each row) for either judge; the reward judge has one row an answer."""
-    if name == "reward":
-        return reward_features(answers, embed)[0], np.arange(len(answers), dtype=np.int64)
-    x, bags, _ = gate_features(answers, embed)
-    return x, bags
+def refusal_features(name: str, answers: Sequence[str], embed: CachedEmbedder) -> Matrix:
+    """What the refusal head of either judge reads, one row an answer."""
+    return (reward_features if name == "reward" else gate_features)(answers, embed)[0]
 
 
-def refusal_logits(name: str, head: Head, answers: Sequence[str], embed: CachedEmbedder) -> Matrix:
-    """Logits of shape (n,) under a head of that judge."""
-    x, bags = refusal_features(name, answers, embed)
-    return pool(head.logits(x), bags, len(answers))
-
-
-def cut(text: str, share: float) -> str:
-    """The first `share` of the words, four at least."""
-    tokens = text.split()
-    return text if share >= 1.0 else " ".join(tokens[: max(4, int(len(tokens) * share))])
+def longer(rows: Sequence[Row]) -> list[Row]:
+    """Every answer followed by another of its label, so that length says nothing about refusal."""
+    out: list[Row] = []
+    for refused in (True, False):
+        mine = [row for row in rows if row["refused"] == refused]
+        for i, row in enumerate(mine):
+            end = "" if row["answer"][-1] in ".!?" else "."
+            out.append({**row, "answer": f"{row['answer']}{end} {mine[(i * 7 + 3) % len(mine)]['answer']}"})
+    return out
 
 
 def prompt_rows(name: str) -> list[Row]:
