@@ -1,0 +1,85 @@
+"""Finds the prompt, its behaviour, category and label in the columns of the usual public files.
+
+| file | prompt | behaviour | category | label |
+|---|---|---|---|---|
+| this project's own | prompt | behavior | category | label |
+| HarmBench | ContextString and Behavior | BehaviorID | SemanticCategory | |
+| JailbreakBench | Goal | Behavior | Category | |
+| StrongREJECT | forbidden_prompt | | category | |
+| XSTest | prompt | | type | label (safe, unsafe), or types named contrast_… |
+| OR-Bench | prompt | | category | |
+| WildJailbreak | vanilla or adversarial | | | data_type |
+| GSM8K, MMLU | question | | | |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Final
+
+from sparring.game.records import Label
+
+PROMPTS: Final = (
+    "prompt",
+    "forbidden_prompt",
+    "Goal",
+    "goal",
+    "Behavior",
+    "vanilla",
+    "question",
+    "instruction",
+    "request",
+    "text",
+)
+"""Usual names of the prompt's column, the first present wins."""
+ADVERSARIAL: Final = "adversarial"
+"""WildJailbreak's column of adversarial phrasings, beside `vanilla`."""
+CONTEXT: Final = "ContextString"
+_BEHAVIORS: Final = ("BehaviorID", "behavior", "behavior_id")
+_CATEGORIES: Final = ("SemanticCategory", "category", "Category", "type", "data_type")
+_LABELS: Final = ("label", "prompt_harm_label", "data_type")
+_MEANING: Final[Mapping[str, Label]] = {
+    "safe": "benign",
+    "benign": "benign",
+    "unharmful": "benign",
+    "harmless": "benign",
+    "vanilla_benign": "benign",
+    "adversarial_benign": "benign",
+    "unsafe": "harmful",
+    "harmful": "harmful",
+    "toxic": "harmful",
+    "vanilla_harmful": "harmful",
+    "adversarial_harmful": "harmful",
+}
+
+
+def prompt_column(names: Collection[str], adversarial: bool) -> str | None:
+    """The column that holds the prompt, or None. `adversarial` prefers WildJailbreak's adversarial phrasings."""
+    if adversarial and ADVERSARIAL in names:
+        return ADVERSARIAL
+    return next((name for name in PROMPTS if name in names), ADVERSARIAL if ADVERSARIAL in names else None)
+
+
+def behavior_of(fields: Mapping[str, object], column: str) -> str:
+    """The file's own name of the intent, or empty."""
+    names = ("Behavior", *_BEHAVIORS) if column in ("Goal", "goal") else _BEHAVIORS
+    return _first(fields, names, column)
+
+
+def category_of(fields: Mapping[str, object], column: str) -> str:
+    """The file's category of the prompt, or empty."""
+    return _first(fields, _CATEGORIES, column)
+
+
+def label_of(fields: Mapping[str, object], column: str) -> Label | None:
+    """The file's label of the prompt, or None where it has none that is understood."""
+    for name in _LABELS:
+        meaning = _MEANING.get(str(fields.get(name, "")).strip().lower())
+        if meaning and name != column:
+            return meaning
+    return "harmful" if str(fields.get("type", "")).startswith("contrast_") else None
+
+
+def _first(fields: Mapping[str, object], names: Collection[str], column: str) -> str:
+    values = (fields.get(name) for name in names if name != column)
+    return next((str(value).strip() for value in values if isinstance(value, str | int) and str(value).strip()), "")
