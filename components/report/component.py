@@ -1,0 +1,11 @@
+from kfp import dsl
+
+from components import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def report(run: str, round: str = "") -> str:
+    """Writes the round's page, also after a failure. Without a number it takes the round last begun."""
+    from sparring.steps.entry import execute
+
+    return execute("report", run, round)
