@@ -21,7 +21,7 @@ from sparring.store.canonical import sha256
 
 @contextlib.contextmanager
 def hold_line(url: str, line: str) -> Iterator[None]:
-    """Holds the lock of one line of one store while the block runs. Raises BusyError with the holder's pid and start."""
+    """Holds the lock of one line of one store while the block runs. Raises BusyError naming the holder."""
     path = _folder() / f"{_name(url, line)}.lock"
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:

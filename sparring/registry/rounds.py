@@ -28,7 +28,7 @@ T = TypeVar("T", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Round:
-    """A claimed round. `config_digest` is that of the claim: a resumed round goes on with the settings it began with."""
+    """A claimed round. `config_digest` is that of the claim: a resumed round goes on as it began."""
 
     number: int
     config_digest: str

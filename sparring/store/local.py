@@ -105,14 +105,14 @@ class LocalStore:
     def upload(self, path: Path, key: str) -> None:
         """See `Store.upload`."""
         target = self._path(key)
-        with _store_errors("read", path), path.open("rb") as source:
-            with _store_errors("write", target), self._aside() as (file, aside):
-                self._sweep()
-                shutil.copyfileobj(source, file, 1 << 20)
-                _settle(file)
-                _make_folder(target.parent)
-                os.replace(aside, target)
-                _sync_folder(target.parent)
+        reading, writing = _store_errors("read", path), _store_errors("write", target)
+        with reading, path.open("rb") as source, writing, self._aside() as (file, aside):
+            self._sweep()
+            shutil.copyfileobj(source, file, 1 << 20)
+            _settle(file)
+            _make_folder(target.parent)
+            os.replace(aside, target)
+            _sync_folder(target.parent)
 
     def download(self, key: str, path: Path) -> None:
         """See `Store.download`."""
