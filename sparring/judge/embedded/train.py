@@ -24,7 +24,7 @@ from sparring.judge.text import opening
 
 PENALTY_EMBEDDING = {"reward": 1e-3, "gate": 3e-3}
 PENALTY_RULES = 3e-4
-PENALTY_PROMPT = 1e-4
+PENALTY_PROMPT = 3e-4
 LONGER = ("gate",)
 """Judges trained on doubled answers as well."""
 STARTER = Path(__file__).parents[2] / "data" / "starter"
@@ -85,19 +85,21 @@ def longer(rows: Sequence[Row]) -> list[Row]:
 
 
 def prompt_rows(name: str) -> list[Row]:
-    """Training prompts of one judge: the starter set's `train` rows whose behaviour falls to its half."""
+    """Training prompts of one judge, `{"prompt", "harmful"}`: the starter set's `train` rows of its half of the
+    behaviours, and the rewrites of those seeds and of benign requests. Held-out rows, which make the suites,
+    never train a judge."""
+    files = [("harmful.jsonl", True), ("benign_lookalike.jsonl", False), ("benign_plain.jsonl", False)]
     rows: list[Row] = []
-    for path, harmful in ((p, h) for h, names in _PROMPT_FILES.items() for p in names):
-        for row in read_rows(STARTER / path):
-            if row.get("split", "train") == "train" and half(str(row["behavior"])) == name:
+    seeds: set[str] = set()
+    for file, harmful in files:
+        for row in read_rows(STARTER / file):
+            if row["split"] == "train" and half(str(row["behavior"])) == name:
+                seeds.add(row["id"])
                 rows.append({"prompt": row["prompt"], "harmful": harmful})
+    for row in read_rows(STARTER / "rewrites.jsonl"):
+        if row["seed"] in seeds if "seed" in row else half(str(row["id"])) == name:
+            rows.append({"prompt": row["prompt"], "harmful": "seed" in row})
     return rows
-
-
-_PROMPT_FILES: dict[bool, tuple[str, ...]] = {
-    True: ("harmful.jsonl",),
-    False: ("benign_lookalike.jsonl", "benign_plain.jsonl"),
-}
 
 
 def half(behavior: str) -> str:
