@@ -19,25 +19,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from sparring.errors import NotFoundError, StoreError
+from sparring.errors import StoreError
+from sparring.store.files import file_errors, reading, settle, writing_aside
 from sparring.store.keys import check_key, check_prefix, join
 
 _TEMPORARY = ".tmp"
 _STALE_SECONDS = 3600.0
-_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
-_HINTS = {
-    errno.ENOSPC: "free some space or set another store",
-    errno.EDQUOT: "free some space or set another store",
-    errno.EFBIG: "the file size limit (ulimit -f) is too small",
-    errno.EACCES: "give this user the right to read and write there, or set another store",
-    errno.EPERM: "give this user the right to read and write there, or set another store",
-    errno.EROFS: "the file system is read-only: set another store",
-    errno.ENOTDIR: "a file stands where the store needs a folder: move it away or set another store",
-    errno.EEXIST: "a file stands where the store needs a folder: move it away or set another store",
-    errno.EISDIR: "a folder stands where the store needs a file: move it away or set another store",
-    errno.EXDEV: "the store must lie on one file system",
-}
 
 
 class LocalStore:
@@ -51,15 +39,15 @@ class LocalStore:
     def get(self, key: str) -> bytes:
         """See `Store.get`."""
         path = self._path(key)
-        with _store_errors("read", path, key):
+        with file_errors("read", path, key):
             return path.read_bytes()
 
     def put(self, key: str, data: bytes) -> None:
         """See `Store.put`."""
         path = self._path(key)
-        with _store_errors("write", path), self._aside() as (file, aside):
+        with file_errors("write", path), self._aside() as (file, aside):
             file.write(data)
-            _settle(file)
+            settle(file)
             _make_folder(path.parent)
             os.replace(aside, path)
             _sync_folder(path.parent)
@@ -67,18 +55,18 @@ class LocalStore:
     def put_if_absent(self, key: str, data: bytes) -> bool:
         """See `Store.put_if_absent`."""
         path = self._path(key)
-        with _store_errors("write", path), self._aside() as (file, aside):
+        with file_errors("write", path), self._aside() as (file, aside):
             _make_folder(path.parent)
             if path.is_file():
                 return False
             file.write(data)
-            _settle(file)
+            settle(file)
             return _link(aside, path)
 
     def exists(self, key: str) -> bool:
         """See `Store.exists`."""
         path = self._path(key)
-        with _store_errors("look for", path):
+        with file_errors("look for", path):
             try:
                 return _is_file(path)
             except (FileNotFoundError, NotADirectoryError):
@@ -89,14 +77,14 @@ class LocalStore:
         check_prefix(prefix)
         base = self._root / self._prefix
         folder = base / prefix.rpartition("/")[0]
-        with _store_errors("list", folder):
+        with file_errors("list", folder):
             keys = (path.relative_to(base).as_posix() for path in _files(folder, skip=self._root / _TEMPORARY))
             return sorted(key for key in keys if key.startswith(prefix))
 
     def delete(self, key: str) -> None:
         """See `Store.delete`."""
         path = self._path(key)
-        with _store_errors("delete", path):
+        with file_errors("delete", path):
             try:
                 path.unlink()
             except (FileNotFoundError, NotADirectoryError):
@@ -105,11 +93,10 @@ class LocalStore:
     def upload(self, path: Path, key: str) -> None:
         """See `Store.upload`."""
         target = self._path(key)
-        reading, writing = _store_errors("read", path), _store_errors("write", target)
-        with reading, path.open("rb") as source, writing, self._aside() as (file, aside):
+        with reading(path) as source, file_errors("write", target), self._aside() as (file, aside):
             self._sweep()
             shutil.copyfileobj(source, file, 1 << 20)
-            _settle(file)
+            settle(file)
             _make_folder(target.parent)
             os.replace(aside, target)
             _sync_folder(target.parent)
@@ -117,8 +104,8 @@ class LocalStore:
     def download(self, key: str, path: Path) -> None:
         """See `Store.download`."""
         source = self._path(key)
-        with _store_errors("read", source, key), source.open("rb") as file:
-            write_aside(path, file)
+        with file_errors("read", source, key), source.open("rb") as file, writing_aside(path) as target:
+            shutil.copyfileobj(file, target, 1 << 20)
 
     def scope(self, prefix: str) -> LocalStore:
         """See `Store.scope`."""
@@ -156,32 +143,6 @@ class LocalStore:
                         path.unlink(missing_ok=True)
 
 
-def write_aside(path: Path, source: BinaryIO) -> None:
-    """Copies `source` to the file `path` so that it appears whole or not at all. Raises StoreError."""
-    aside = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex}")
-    with _store_errors("write", path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with aside.open("xb") as file:
-                shutil.copyfileobj(source, file, 1 << 20)
-                _settle(file)
-            os.replace(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _store_errors(action: str, path: Path, key: str | None = None) -> Iterator[None]:
-    """Turns OSError into one clear line; with `key`, a name that leads nowhere is NotFoundError."""
-    try:
-        yield
-    except OSError as error:
-        if key is not None and error.errno in _ABSENT:
-            raise NotFoundError(f"no object {key!r} in the store ({path})") from error
-        hint = _HINTS.get(error.errno or 0)
-        raise StoreError(f"cannot {action} {path}: {error.strerror or error}", hint=hint) from error
-
-
 def _link(aside: Path, path: Path) -> bool:
     try:
         os.link(aside, path)
@@ -196,12 +157,6 @@ def _link(aside: Path, path: Path) -> bool:
         raise
     _sync_folder(path.parent)
     return True
-
-
-def _settle(file: BinaryIO) -> None:
-    """The bytes must be on the disk before the name is, or a power cut leaves an empty object."""
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _make_folder(folder: Path) -> None:
