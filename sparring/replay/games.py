@@ -1,0 +1,172 @@
+"""From a round's games to rows of the pool. Pure functions.
+
+A pool attack is a generated game's attack whose attacker kept the rules: not void, label and topic of the seed kept.
+An outcome is what one defender did with one pooled attack in one step, replayed or just written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from itertools import product
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sparring.data.text import normalise
+from sparring.errors import CorruptError
+from sparring.game.records import Game, Label
+from sparring.game.rewards import FORMS, Outcome
+from sparring.replay import schema as schemas
+from sparring.replay.identity import attack_id, event_id
+from sparring.replay.vectors import Codes
+
+Range = tuple[float, float]
+
+_TYPES = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "str": pa.string()}
+_LABELS: tuple[Label, ...] = ("harmful", "benign")
+
+
+def _games_schema() -> pa.Schema:
+    columns = []
+    for field in fields(Game):
+        kind, _, optional = str(field.type).partition(" | ")
+        columns.append(pa.field(field.name, _TYPES.get(kind, pa.string()), nullable=bool(optional)))
+    return pa.schema(columns)
+
+
+GAMES: pa.Schema = _games_schema()
+"""The transcript table: one column a field of `Game`."""
+
+
+@dataclass(frozen=True)
+class SeedOrigin:
+    """What the pool keeps about a seed beyond what a game's row says."""
+
+    category: str
+    source: str
+
+
+def read_games(data: bytes, where: str, round_number: int) -> list[Game]:
+    """The games of a transcript, Parquet bytes, in playing order. Raises CorruptError naming row, column and value."""
+    try:
+        table = schemas.conform(pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False), GAMES)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise CorruptError(f"games {where}: {schemas.first_line(error)}") from error
+    games = sorted((Game(**row) for row in table.to_pylist()), key=lambda game: (game.step, game.game))
+    for before, game in zip([None, *games], games, strict=False):
+        if game.round != round_number:
+            raise CorruptError(f"games {where}: game {game.game} is of round {game.round}, this is {round_number}")
+        if before and (before.step, before.game) == (game.step, game.game):
+            raise CorruptError(f"games {where}: step {game.step} has two games {game.game}")
+    return games
+
+
+def poolable(games: Iterable[Game]) -> dict[str, Game]:
+    """Attack id → the first game in which an attack fit for the pool was played."""
+    found: dict[str, Game] = {}
+    for game in games:
+        fit = game.kind == "generated" and not game.attacker_void and game.faithful
+        if fit and normalise(game.attack):
+            found.setdefault(attack_id(game.attack, game.seed_id), game)
+    return found
+
+
+def attack_rows(attacks: Mapping[str, Game], codes: Codes, attacker: str, seeds: Mapping[str, SeedOrigin]) -> pa.Table:
+    """Rows of the table `attacks`; row i of `codes` belongs to the i-th attack. A seed not in `seeds` has no origin."""
+    unknown = SeedOrigin("", "")
+    rows = [
+        {
+            "attack_id": name,
+            "text": game.attack,
+            "seed_id": game.seed_id,
+            "seed": game.seed,
+            "label": game.label,
+            "behavior": game.behavior,
+            "category": seeds.get(game.seed_id, unknown).category,
+            "seed_source": seeds.get(game.seed_id, unknown).source,
+            "source": "selfplay",
+            "attacker": attacker,
+            "origin_round": game.round,
+            "origin_step": game.step,
+            "schema_version": schemas.SCHEMA_VERSION,
+        }
+        for name, game in attacks.items()
+    ]
+    columns = [name for name in schemas.ATTACKS.names if name != "embedding"]
+    table = pa.Table.from_pylist(rows, schema=schemas.part(schemas.ATTACKS, tuple(columns)))
+    embedding = pa.FixedSizeListArray.from_arrays(pa.array(codes.ravel()), codes.shape[1])
+    return table.append_column("embedding", embedding).select(schemas.ATTACKS.names)
+
+
+def outcome_rows(games: Iterable[Game], pooled: Set[str], defender: str, scale: Range) -> pa.Table:
+    """Rows of the table `outcomes`: one for each step and attack in `pooled`, over all its games of that step.
+
+    `scale` is the range of raw defender rewards (see `defender_range`). Raises CorruptError for a reward outside it.
+    """
+    groups: dict[tuple[int, str], list[Game]] = {}
+    for game in games:
+        name = _pooled_name(game, pooled)
+        if name:
+            groups.setdefault((game.step, name), []).append(game)
+    rows = [_outcome(name, played, defender, scale) for (_, name), played in groups.items()]
+    return pa.Table.from_pylist(rows, schema=schemas.OUTCOMES)
+
+
+@lru_cache
+def defender_range(form: str) -> Range:
+    """Least and greatest raw defender reward that a reward form of the run file can give to a judged game.
+
+    >>> defender_range("general_sum_guarded")
+    (-2.0, 2.0)
+    """
+    outcomes = [Outcome(label, *flags) for label in _LABELS for flags in product((False, True), repeat=5)]
+    rewards = [reward for outcome in outcomes if (reward := FORMS[form](outcome).defender) is not None]
+    return min(rewards), max(rewards)
+
+
+def _pooled_name(game: Game, pooled: Set[str]) -> str | None:
+    """The pooled attack that a game played. A replayed game says which; a generated one is known by its text."""
+    if game.kind == "replayed":
+        return game.attack_id if game.attack_id in pooled else None
+    name = attack_id(game.attack, game.seed_id) if game.kind == "generated" else ""
+    return name if name in pooled else None
+
+
+def _outcome(name: str, games: Sequence[Game], defender: str, scale: Range) -> dict[str, object]:
+    first, judged = games[0], [game for game in games if _is_judged(game)]
+    rewards = list(_scaled(judged, scale))
+    return {
+        "event_id": event_id(first.round, first.step, first.game, name, defender),
+        "attack_id": name,
+        "round": first.round,
+        "step": first.step,
+        "defender": defender,
+        "unsafe": sum(game.harmful is True for game in judged),
+        "answers": len(judged),
+        "refused": sum(game.refused is True for game in judged),
+        "void": len(games) - len(judged),
+        "defender_reward": math.fsum(rewards) / len(rewards) if rewards else None,
+        "status": "ok" if rewards else "void",
+        "schema_version": schemas.SCHEMA_VERSION,
+    }
+
+
+def _is_judged(game: Game) -> bool:
+    """A label or reward that is missing never counts as safe, harmful, refused or complied."""
+    labelled = game.harmful is not None and game.refused is not None
+    return labelled and game.defender_reward is not None and not game.defender_void
+
+
+def _scaled(games: Iterable[Game], scale: Range) -> Iterator[float]:
+    """Raw rewards mapped linearly from `scale` to [0, 1]."""
+    low, high = scale
+    for game in games:
+        reward = game.defender_reward
+        if reward is None or not low <= reward <= high:  # NaN fails the comparison too
+            raise CorruptError(
+                f"game {game.game} of step {game.step}: `defender_reward` is {reward}, outside {low} to {high}"
+            )
+        yield (reward - low) / (high - low)

@@ -1,0 +1,139 @@
+"""The pool in a store: two append-only Delta tables, `pool/attacks` and `pool/outcomes`, and the draw for a round.
+
+Any Delta or Parquet reader can look at them; rows repeated by racing or repeated writers count once (by `attack_id`
+and `event_id`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from collections.abc import Set as AbstractSet
+from itertools import zip_longest
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sparring.config.run import ReplayConfig
+from sparring.embedding import DIMENSION
+from sparring.errors import DataError, NotFoundError
+from sparring.replay.samplers import Sampler, make_sampler
+from sparring.replay.schema import ATTACKS, OUTCOMES, part
+from sparring.replay.state import (
+    ATTACK_COLUMNS,
+    ORIGIN_COLUMNS,
+    OUTCOME_COLUMNS,
+    PoolState,
+    Rows,
+    fold,
+    unique_attacks,
+    whole,
+)
+from sparring.replay.tables import EventTable
+from sparring.replay.vectors import Codes
+from sparring.store.base import Store
+
+DRAWN = ("attack_id", "text", "seed_id", "seed", "label", "behavior", "category")
+"""Columns of a drawn attack."""
+
+
+class Pool:
+    """The pool of one model line; `store` is already scoped to the line. Reads raise what `EventTable.read` raises."""
+
+    def __init__(self, store: Store) -> None:
+        self._attacks = EventTable(store, "pool/attacks", ATTACKS)
+        self._outcomes = EventTable(store, "pool/outcomes", OUTCOMES)
+
+    def append(self, attacks: pa.Table, outcomes: pa.Table) -> tuple[int, int, int]:
+        """Adds what is not there yet: (attacks added, attacks known before, outcomes added).
+
+        Attacks land first, so that an outcome never stands without its attack; killed in between, the same call again
+        finishes. Raises DataError for rows that do not fit the tables or that belong to no attack, and StoreError.
+        """
+        known = self.ids()
+        new = _without(unique_attacks(attacks), "attack_id", known)
+        self._check_owned(outcomes, known | set(new["attack_id"].to_pylist()))
+        recorded = set(self._outcomes.read("event_id")["event_id"].to_pylist())
+        events = _without(outcomes, "event_id", recorded)
+        self._attacks.append(new)
+        self._outcomes.append(events)
+        return new.num_rows, pc.count_distinct(attacks["attack_id"]).as_py() - new.num_rows, events.num_rows
+
+    def state(self, accepted: AbstractSet[str]) -> PoolState:
+        """The state after all outcomes of `accepted` defenders (every digest that ever was champion)."""
+        return fold(self._attacks.read(*ATTACK_COLUMNS), self._outcomes.read(*OUTCOME_COLUMNS), accepted)
+
+    def attacks(self, ids: Sequence[str], columns: Sequence[str] = DRAWN) -> pa.Table:
+        """Rows of the attacks `ids`, in that order. Raises NotFoundError naming the first that is not in the pool."""
+        table = unique_attacks(self._attacks.read(*dict.fromkeys([*columns, *ORIGIN_COLUMNS])))
+        rows = pc.index_in(pa.array(ids, pa.string()), value_set=whole(table["attack_id"]))
+        if rows.null_count:
+            missing = next(name for name, row in zip(ids, rows.to_pylist(), strict=True) if row is None)
+            raise NotFoundError(f"attack {missing} is not in the pool {self._attacks.where}")
+        return table.take(rows).select(list(columns))
+
+    def ids(self) -> set[str]:
+        """Ids of all pooled attacks."""
+        return set(self._attacks.read("attack_id")["attack_id"].to_pylist())
+
+    def origins(self) -> pa.Table:
+        """`attack_id`, `origin_round` and `attacker` of every attack."""
+        return unique_attacks(self._attacks.read(*ATTACK_COLUMNS)).select(["attack_id", "origin_round", "attacker"])
+
+    def embeddings(self) -> Codes:
+        """Embeddings of all attacks, shape (n, 384), in no particular order, repeated rows included."""
+        column = self._attacks.read("embedding")["embedding"]
+        codes: Codes = whole(column).flatten().to_numpy().reshape(-1, DIMENSION)
+        return codes
+
+    def outcome_count(self) -> int:
+        """Number of outcomes, accepted or not."""
+        return int(pc.count_distinct(self._outcomes.read("event_id")["event_id"]).as_py())
+
+    def _check_owned(self, outcomes: pa.Table, owners: AbstractSet[str]) -> None:
+        strangers = set(outcomes["attack_id"].to_pylist()) - owners
+        if strangers:
+            raise DataError(f"rows for {self._outcomes.where}: attack {min(strangers)} is not in the pool")
+
+
+def draw_for_round(
+    config: ReplayConfig,
+    pool: Pool,
+    accepted: AbstractSet[str],
+    k: int,
+    seed: int,
+    *,
+    exclude: Collection[str] = (),
+) -> pa.Table:
+    """At most `k` attacks to replay, columns DRAWN, harmful and benign in turn, each label's best first.
+
+    Half of them are harmful and half benign; when one label has too few, the other fills up. Each label is a bandit of
+    its own, else over-refusals would compete with jailbreaks for visits. `exclude` names attacks that must not come
+    (those that stand in a suite added since). The same pool, `accepted` and `seed` give the same table.
+    """
+    if config.sampler == "none" or k <= 0:
+        return part(ATTACKS, DRAWN).empty_table()
+    state = pool.state(accepted)
+    allowed = ~np.isin(state.ids, np.array(sorted(exclude), dtype="S32"))
+    harmful, benign = np.flatnonzero(allowed & state.harmful), np.flatnonzero(allowed & ~state.harmful)
+    shares = zip((harmful, benign), _quotas(k, len(harmful), len(benign)), strict=True)
+    rng = np.random.default_rng(seed)
+    drawn = [_draw(make_sampler(config), state, rows, quota, rng) for rows, quota in shares]
+    names = [name for pair in zip_longest(*drawn) for name in pair if name is not None]
+    return pool.attacks(names)
+
+
+def _quotas(k: int, harmful: int, benign: int) -> tuple[int, int]:
+    """How many of each label: half each, the odd one harmful, unless one label has fewer."""
+    first = min((k + 1) // 2, harmful)
+    second = min(k - first, benign)
+    return min(k - second, harmful), second
+
+
+def _draw(sampler: Sampler, state: PoolState, rows: Rows, quota: int, rng: np.random.Generator) -> list[str]:
+    part_state = state.take(rows)
+    return part_state.names(sampler.draw(part_state, quota, rng))
+
+
+def _without(table: pa.Table, column: str, known: AbstractSet[str]) -> pa.Table:
+    return table.filter(pc.invert(pc.is_in(table[column], value_set=pa.array(sorted(known), pa.string()))))

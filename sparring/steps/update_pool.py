@@ -1,0 +1,131 @@
+"""Step `update-pool`: the round's attacks enter the replay pool, and what became of pooled attacks is recorded.
+
+It runs whatever the gate will decide: outcomes bear the candidate's digest and count only once it is champion. Attacks
+are worth keeping either way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sparring.config.run import ReplayConfig
+from sparring.data.hygiene import decontaminate
+from sparring.embedding import Vectors, default_embedder
+from sparring.errors import CorruptError
+from sparring.game.records import Game
+from sparring.progress import Progress
+from sparring.replay.games import SeedOrigin, attack_rows, defender_range, outcome_rows, poolable, read_games
+from sparring.replay.pool import Pool
+from sparring.replay.schema import ATTACKS
+from sparring.replay.vectors import encode, novel
+from sparring.steps.results import UpdatePoolResult
+from sparring.store.base import Store
+from sparring.store.datasets import load_table
+
+_STAGES = 4
+
+
+@dataclass(frozen=True)
+class UpdatePoolInputs:
+    """What the step reads: the round, its candidate's digest, the transcript's key and dataset digests.
+
+    `suites` is the table of evaluation suites (column `prompt`), `seeds` that of the round's seeds (columns `id`,
+    `category`, `source`; None: origins stay empty). `decontaminate_*` are those of the run's `data` section, `reward`
+    is its `game.reward`.
+    """
+
+    round: int
+    candidate: str
+    games_key: str
+    suites: str
+    decontaminate_cosine: float
+    decontaminate_ngram: int
+    reward: Literal["general_sum_guarded", "general_sum", "zero_sum"]
+    seeds: str | None = None
+
+
+def run(config: ReplayConfig, store: Store, inputs: UpdatePoolInputs, progress: Progress) -> UpdatePoolResult:
+    """Appends the round's attacks, then its outcomes; run again, it adds nothing and returns the same result.
+
+    `attacks_added` counts pooled attacks that this round's candidate wrote, `attacks_known` those of its attacks that
+    the pool had already, in the same words or near them; attacks that stand in a suite are in neither.
+    """
+    games = read_games(store.get(inputs.games_key), f"{store.url}/{inputs.games_key}", inputs.round)
+    pool, written = Pool(store), poolable(games)
+    progress.update("games", 1, _STAGES, f"{len(games)} games, {len(written)} attacks")
+    clean, new = _enter(config, store, inputs, pool, written)
+    progress.update("screened", 2, _STAGES, f"{len(written) - clean} stand in a suite, {new.num_rows} new")
+    pooled = pool.ids() | set(new["attack_id"].to_pylist())
+    outcomes = outcome_rows(games, pooled, inputs.candidate, defender_range(inputs.reward))
+    pool.append(new, outcomes)
+    progress.update("appended", 3, _STAGES, f"{outcomes.num_rows} outcomes")
+    result = _result(pool, inputs, clean, outcomes.num_rows)
+    progress.update("counted", 4, _STAGES, f"{result.pool_attacks} attacks in the pool")
+    return result
+
+
+def _enter(
+    config: ReplayConfig, store: Store, inputs: UpdatePoolInputs, pool: Pool, written: Mapping[str, Game]
+) -> tuple[int, pa.Table]:
+    """How many attacks stand in no suite, and the rows of those that are new to the pool.
+
+    All are embedded, the known ones too: MiniLM int8 scales its activations by batch, and a rerun must see the same.
+    """
+    names, texts = list(written), [game.attack for game in written.values()]
+    vectors = default_embedder().embed(texts) if texts else np.empty((0, 0), dtype=np.float32)
+    clean = _clean(texts, vectors, _suite_texts(store, inputs.suites) if texts else [], inputs)
+    known = pool.ids()
+    rows = np.array([row for row in clean if names[row] not in known], dtype=np.intp)
+    if not len(rows):
+        return len(clean), ATTACKS.empty_table()
+    codes = encode(vectors[rows])
+    keep = novel(codes, pool.embeddings(), config.near_duplicate)
+    attacks = {names[row]: written[names[row]] for row in rows[keep].tolist()}
+    return len(clean), attack_rows(attacks, codes[keep], inputs.candidate, _origins(store, inputs.seeds))
+
+
+def _clean(texts: list[str], vectors: Vectors, suite: list[str], inputs: UpdatePoolInputs) -> list[int]:
+    """Rows that stand in no evaluation suite, neither in its words nor near them."""
+    cosine, ngram = inputs.decontaminate_cosine, inputs.decontaminate_ngram
+    suite_vectors = default_embedder().embed(suite) if suite else vectors[:0]
+    found = decontaminate(texts, vectors, suite, suite_vectors, ngram=ngram, cosine=cosine)
+    dropped = {drop.row for drop in found}
+    return [row for row in range(len(texts)) if row not in dropped]
+
+
+def _suite_texts(store: Store, digest: str) -> list[str]:
+    table = _columns(load_table(store, digest), digest, "prompt")
+    return sorted(set(table["prompt"].to_pylist()))
+
+
+def _origins(store: Store, digest: str | None) -> dict[str, SeedOrigin]:
+    if digest is None:
+        return {}
+    table = _columns(load_table(store, digest), digest, "id", "category", "source")
+    return {row["id"]: SeedOrigin(row["category"], row["source"]) for row in table.to_pylist()}
+
+
+def _columns(table: pa.Table, digest: str, *names: str) -> pa.Table:
+    for name in names:
+        if name not in table.column_names:
+            raise CorruptError(f"dataset {digest} has no column `{name}`, only {', '.join(table.column_names)}")
+    return table.select(list(names))
+
+
+def _result(pool: Pool, inputs: UpdatePoolInputs, clean: int, outcomes: int) -> UpdatePoolResult:
+    origins = pool.origins()
+    ours = pc.and_(pc.equal(origins["origin_round"], inputs.round), pc.equal(origins["attacker"], inputs.candidate))
+    added = int(pc.sum(ours).as_py() or 0)
+    return UpdatePoolResult(
+        attacks_added=added,
+        attacks_known=clean - added,
+        outcomes_added=outcomes,
+        pool_attacks=origins.num_rows,
+        pool_outcomes=pool.outcome_count(),
+    )
