@@ -1,0 +1,145 @@
+"""Where an orchestrator enters: one process a step, the same on a laptop and in a pod.
+
+    request ─► claim or number ─► recorded configuration ─► result there already? ─► ledger ─► step ─► result ─► ledger
+
+A step runs at most once to its end: with its result in the store it is skipped, so a run that was killed anywhere is
+finished by the next one. `promote` and `hold` close the round. `report` is written anew until the round is closed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sparring.config.run import Name
+from sparring.errors import SparringError, UsageError
+from sparring.monitor import ledger
+from sparring.progress import Progress
+from sparring.registry import rounds
+from sparring.registry.champion import read_log
+from sparring.steps.guard import end_with_runner
+from sparring.steps.results import PromoteResult
+from sparring.steps.table import STEPS, Context
+from sparring.steps.work import work_folder
+from sparring.store import Store, open_store
+
+STEP_STAGE: Final = "step"
+"""Stage of the progress events that tell a step's begin (0 of 1) and end (1 of 1, with its outcome as the note)."""
+
+
+class RunRequest(BaseModel):
+    """What every step is told: the store, the model line and the digest of the run file stored there."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    store: str
+    line: Name
+    config: str
+
+    def open(self) -> Store:
+        """The line's store."""
+        return open_store(self.store).scope(f"lines/{self.line}")
+
+
+def execute(step: str, run: str, round_number: str = "") -> str:
+    """Runs `step` of a round unless it is done, and returns its short outcome (prepare: the round, gate: the decision).
+
+    `run`: JSON of a RunRequest. `round_number`: from prepare; empty for prepare, and for a report of the round last
+    begun (then "" is returned when there is none). Raises SparringError; the ledger holds its text.
+    """
+    request = _parse(run)
+    end_with_runner()
+    store = request.open()
+    number = _number(step, request, store, round_number)
+    if number == 0:
+        return ""
+    result = _finished(store, number, step) or _play(step, request, store, number)
+    if step in ("promote", "hold"):
+        _close(store, number, result)
+    return STEPS[step].outcome(result)
+
+
+def _parse(run: str) -> RunRequest:
+    try:
+        return RunRequest.model_validate_json(run)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        where = ".".join(map(str, fault["loc"])) or "run"
+        raise UsageError(f'parameter run must be {{"store", "line", "config"}}: {where}: {fault["msg"]}') from error
+
+
+def _number(step: str, request: RunRequest, store: Store, given: str) -> int:
+    if given:
+        return int(given)
+    if step == "prepare":
+        return rounds.claim(store, config_digest=request.config, now=datetime.now(UTC)).number
+    if step == "report":
+        return rounds.last_round(store)
+    raise UsageError(f"step {step} needs a round's number")
+
+
+def _finished(store: Store, number: int, step: str) -> BaseModel | None:
+    if step == "report" and rounds.load_end(store, number) is None:
+        return None  # a page written after a fault is not the last one
+    return rounds.load_result(store, number, step, STEPS[step].result)
+
+
+def _play(step: str, request: RunRequest, store: Store, number: int) -> BaseModel:
+    progress = Progress(step)
+    progress.update(STEP_STAGE, 0, 1)
+    with _Recorded(store, number, step) as record:
+        config = rounds.load_config(store, recorded_config(store, number))
+        context = Context(config, store, number, progress, work_folder(request.store, request.line))
+        result = STEPS[step].run(context)
+        rounds.save_result(store, number, step, result, replace=step == "report")
+        record.metrics = _metrics(result)
+    progress.update(STEP_STAGE, 1, 1, STEPS[step].note(result))
+    return result
+
+
+def recorded_config(store: Store, number: int) -> str:
+    """Digest of the run file that the round was claimed with. Raises NotFoundError."""
+    return str(json.loads(store.get(f"rounds/{number:06d}/claim.json"))["config_digest"])
+
+
+class _Recorded:
+    """Writes the step's start and end to the ledger, whatever the end is: an error's text, or the metrics."""
+
+    def __init__(self, store: Store, number: int, step: str) -> None:
+        self._at = (store, number, step)
+        self.metrics: dict[str, float] = {}
+
+    def __enter__(self) -> _Recorded:
+        ledger.started(*self._at)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        failed = error is not None
+        text = describe(error) if error is not None else None
+        ledger.finished(*self._at, status="failed" if failed else "ok", metrics=self.metrics, error=text)
+
+
+def describe(error: BaseException) -> str:
+    """One line: the class, which carries the exit code, and the message."""
+    text = str(error) if isinstance(error, SparringError) else " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"
+
+
+def _metrics(result: BaseModel) -> dict[str, float]:
+    """The numbers among a result's fields and, by `field.key`, in its mappings."""
+    found: dict[str, float] = {}
+    for name, value in result.model_dump().items():
+        items = {f"{name}.{key}": item for key, item in value.items()} if isinstance(value, Mapping) else {name: value}
+        found.update((key, float(item)) for key, item in items.items() if isinstance(item, int | float))
+    return found
+
+
+def _close(store: Store, number: int, result: BaseModel) -> None:
+    """Ends the round with what promote or hold left in the champion log: promote may have had to hold."""
+    assert isinstance(result, PromoteResult)
+    record = read_log(store).records[result.record - 1]
+    rounds.close(store, number, decision=result.decision, reason=record.reason)
