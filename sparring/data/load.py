@@ -46,8 +46,8 @@ def load_prompts(
     takes WildJailbreak's adversarial phrasings where the file has them. `limit` takes so many, evenly spread.
     Raises DataError: one line with file, row and field.
     """
-    with local_copy(path) as place:
-        rows = [prompt for file in _files(place) for prompt in _prompts(file, column, adversarial, max_chars)]
+    with data_files(path) as files:
+        rows = [prompt for _, file in files for prompt in _prompts(file, column, adversarial, max_chars)]
     if not rows:
         raise DataError(f"{path}: no prompts in it")
     return evenly(rows, limit)
@@ -61,12 +61,21 @@ def evenly(rows: Sequence[T], limit: int | None) -> list[T]:
 
 
 @contextmanager
-def local_copy(path: str) -> Iterator[Path]:
-    """`path` itself, or for an `s3://` address a temporary folder with the object or all objects under it."""
+def data_files(path: str) -> Iterator[list[tuple[str, Path]]]:
+    """The data files of `path`, with their names below it. Those of an `s3://` address are fetched for the time being.
+
+    Raises DataError when there is none.
+    """
+    with _local(path) as place:
+        yield _files(place)
+
+
+@contextmanager
+def _local(path: str) -> Iterator[Path]:
     if "://" not in path:
         yield Path(path)
         return
-    from sparring.store import open_store  # a control step without object store needs no client
+    from sparring.store import open_store  # only who reads from an object store needs its client
 
     parent, _, name = path.rstrip("/").rpartition("/")
     store = open_store(parent)
@@ -80,13 +89,13 @@ def local_copy(path: str) -> Iterator[Path]:
         yield Path(folder) / name
 
 
-def _files(path: Path) -> list[Path]:
+def _files(path: Path) -> list[tuple[str, Path]]:
     if path.is_file():
-        return [path]
+        return [(path.name, path)]
     if not path.is_dir():
         raise DataError(f"{path}: no such file or folder")
-    inside = sorted(file for file in path.rglob("*") if file.is_file() and not _hidden(file.relative_to(path)))
-    known = [file for file in inside if file.suffix.lower() in READERS]
+    inside = [(file.relative_to(path), file) for file in sorted(path.rglob("*")) if file.is_file()]
+    known = [(str(name), file) for name, file in inside if file.suffix.lower() in READERS and not _hidden(name)]
     if not known:
         raise DataError(f"{path}: no data file in this folder", hint=f"known are {', '.join(READERS)}")
     return known

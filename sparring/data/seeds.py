@@ -67,8 +67,8 @@ def clean_seeds(
     no seed of a label is left.
     """
     texts = [seed.text for seed in collected.seeds]
-    limits = {"ngram": config.decontaminate_ngram, "cosine": config.decontaminate_cosine}
-    contaminated = decontaminate(texts, vectors, suite, suite_vectors, **limits)  # type: ignore[arg-type]
+    ngram, cosine = config.decontaminate_ngram, config.decontaminate_cosine
+    contaminated = decontaminate(texts, vectors, suite, suite_vectors, ngram=ngram, cosine=cosine)
     gone = {drop.row for drop in contaminated}
     rows = [row for row in range(len(texts)) if row not in gone]
     labels = [collected.seeds[row].label for row in rows]

@@ -69,9 +69,10 @@ class Suites:
         names = SUITES_SCHEMA.names
         return pa.Table.from_pylist([{name: _cell(row, name) for name in names} for row in self.rows], SUITES_SCHEMA)
 
-    def texts(self) -> list[str]:
-        """Every text that a training seed must not resemble: prompts, the intents behind them; no text twice."""
-        return list(dict.fromkeys(text for row in self.rows for text in (row.prompt, row.intent)))
+    def texts(self) -> tuple[list[str], list[str]]:
+        """Every text that may not train, none twice: the prompts and the intents behind them, with a prompt id each."""
+        ids = {text: row.prompt_id for row in reversed(self.rows) for text in (row.intent, row.prompt)}
+        return list(ids.values()), list(ids)
 
 
 def build_suites(config: DataConfig) -> Suites:

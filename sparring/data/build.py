@@ -1,0 +1,118 @@
+"""Seeds and suites of a configuration as stored datasets; the same inputs are cleaned and embedded only once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+import sparring
+from sparring.config.paths import STARTER
+from sparring.config.run import DataConfig
+from sparring.data import starter
+from sparring.data.card import seeds_card, suites_card
+from sparring.data.load import data_files
+from sparring.data.seeds import clean_seeds, collect_seeds, seeds_table
+from sparring.data.suites import Suites, build_suites
+from sparring.embedding import DIMENSION, Embedder, Vectors
+from sparring.errors import CorruptError
+from sparring.progress import Progress
+from sparring.store.base import Store
+from sparring.store.datasets import load_meta, save_table
+
+_CHUNK: Final = 256
+_PIECE: Final = 1 << 20
+
+
+class Built(BaseModel):
+    """Digests of the two datasets."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    schema_version: int = 1
+    seeds: str
+    suites: str
+
+
+def build_datasets(
+    config: DataConfig,
+    store: Store,
+    embedder: Callable[[], Embedder],
+    progress: Progress,
+    power: Callable[[Suites], object],
+) -> Built:
+    """Builds and stores both datasets, or finds those built of the same files by the same release.
+
+    `power` makes the card's power table. Raises DataError (file, row), StoreError.
+    """
+    key = f"prepare/{inputs_digest(config)}.json"
+    if store.exists(key):
+        found = _recorded(store, key)
+        for digest in (found.seeds, found.suites):
+            load_meta(store, digest)
+        return found
+    built = _build(config, store, embedder(), progress, power)
+    store.put(key, built.model_dump_json().encode())
+    return built
+
+
+def inputs_digest(config: DataConfig) -> str:
+    """SHA-256 of everything that the datasets depend on: the section, every file's bytes, starter set, release."""
+    state = sha256(f"{sparring.__version__} {starter.digest()} {config.model_dump_json()}".encode())
+    for source in [*config.harmful, *config.benign, *(suite.path for suite in config.suites)]:
+        for name, digest in _fingerprints(source):
+            state.update(json.dumps([source, name, digest]).encode())
+    return state.hexdigest()
+
+
+def embed(embedder: Embedder, texts: Sequence[str], progress: Progress, stage: str) -> Vectors:
+    """Vectors of `texts`, shape (n, 384), with progress."""
+    parts: list[Vectors] = [np.zeros((0, DIMENSION), dtype=np.float32)]
+    for start in range(0, len(texts), _CHUNK):
+        parts.append(embedder.embed(texts[start : start + _CHUNK]))
+        progress.update(stage, min(start + _CHUNK, len(texts)), len(texts))
+    return np.concatenate(parts)
+
+
+def _build(
+    config: DataConfig, store: Store, embedder: Embedder, progress: Progress, power: Callable[[Suites], object]
+) -> Built:
+    suites, collected = build_suites(config), collect_seeds(config)
+    ids, texts = suites.texts()
+    suite_vectors = embed(embedder, texts, progress, "read suites")
+    vectors = embed(embedder, [seed.text for seed in collected.seeds], progress, "read seeds")
+    clean = clean_seeds(collected, vectors, texts, suite_vectors, config)
+    card = seeds_card(collected, clean, ids, suite_vectors, config)
+    return Built(
+        seeds=save_table(store, seeds_table(clean.seeds), name="seeds", meta=card),
+        suites=save_table(store, suites.table(), name="suites", meta=suites_card(suites, config, power(suites))),
+    )
+
+
+def _recorded(store: Store, key: str) -> Built:
+    try:
+        return Built.model_validate_json(store.get(key))
+    except ValidationError as error:
+        raise CorruptError(
+            f"{key} in {store.url} is not what prepare writes", hint="delete it: it is made again"
+        ) from error
+
+
+def _fingerprints(source: str) -> Iterator[tuple[str, str]]:
+    if source == STARTER:
+        return
+    with data_files(source) as files:
+        for name, path in files:
+            yield name, _file_digest(path)
+
+
+def _file_digest(path: Path) -> str:
+    state = sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            state.update(piece)
+    return state.hexdigest()
