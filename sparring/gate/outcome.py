@@ -1,0 +1,86 @@
+"""What a decision says: plain JSON-serialisable records, complete enough to be checked by hand."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from sparring.gate.policy import Against
+
+Outcome = Literal["PROMOTE", "REJECT", "INCONCLUSIVE", "INVALID"]
+Status = Literal["pass", "fail", "open"]
+
+
+class Record(BaseModel):
+    """Base: immutable, no unknown keys, no NaN."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Endpoint(Record):
+    """One test or limit. Shares are in [0, 1]; `estimate` is candidate minus comparator, or the candidate's own value.
+
+    `low`, `high`: two-sided 95 % interval. `bound`: the one-sided bound at `alpha` that was held against `margin`
+    (0 for superiority). `discordance`: mean absolute difference of a prompt. `more_prompts`: how many more prompts
+    would decide at power .8 if the estimates hold; None where that says nothing.
+    """
+
+    name: str
+    test: Literal["superiority", "non_inferiority", "limit"]
+    against: Against | None
+    slices: list[str]
+    candidate: float
+    comparator: float | None
+    estimate: float
+    low: float
+    high: float
+    bound: float
+    margin: float
+    alpha: float
+    p: float | None
+    n: int
+    clusters: int
+    discordance: float | None
+    status: Status
+    more_prompts: int | None
+    text: str
+
+
+class Alarm(Record):
+    """One slice in which the candidate is worse than a comparator (Holm over all slices). Changes no outcome."""
+
+    name: str
+    against: Against
+    estimate: float
+    p: float
+    alarm: bool
+
+
+class Decision(Record):
+    """One decision of the gate, with everything that it rests on.
+
+    `reason` is one line; `reasons` are all of them; `missing` says for INVALID what exactly was missing.
+    `alpha` is the level that this look may use, `alpha_spent` what earlier looks at the same champion have used.
+    """
+
+    schema_version: Literal[1] = 1
+    outcome: Outcome
+    reason: str
+    reasons: list[str]
+    missing: list[str]
+    candidate: str | None
+    champion: str | None
+    reference: str | None
+    judge: str | None
+    policy: str
+    policy_digest: str
+    first_run: bool
+    approved: bool
+    alpha: float
+    alpha_spent: float
+    endpoints: list[Endpoint]
+    alarms: list[Alarm]
+    insensitive: list[str]
+    prompts: dict[str, int]
+    unjudged: dict[str, int]
