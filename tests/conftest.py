@@ -132,6 +132,7 @@ def _options(folder: Path, ports: list[int]) -> list[str]:
         "-s3.port.iceberg=0",  # these two have fixed ports, which a second server would miss
         "-s3.port.lance=0",
         "-s3.iam=false",
+        "-s3.autoCreateBucket=false",
         "-master.telemetry=false",
         "-volume.max=50",
         "-master.volumeSizeLimitMB=64",

@@ -61,6 +61,14 @@ def status_of(error: BaseException) -> int:
     return int(found.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) if found else 0
 
 
+def is_passing(error: BaseException) -> bool:
+    """Whether asking again may help: no reply, an overloaded or failing server, a conflict with another request."""
+    status = status_of(error)
+    if status:
+        return status in (408, 409, 412, 429) or (status >= 500 and status != 501) or _code(error) == "RequestTimeout"
+    return any(isinstance(cause, LOST) for cause in _causes(error))
+
+
 def explain(error: Exception, *, action: str, key: str, url: str) -> StoreError:
     """The StoreError (NotFoundError for a missing object) that says what failed, where, and what to do."""
     what = f"cannot {action} {key!r} in {url}"
@@ -81,7 +89,7 @@ def scrub(error: Exception) -> str:
 
 
 def _explain_reply(error: ClientError, what: str, key: str, url: str) -> StoreError:
-    code = str(error.response.get("Error", {}).get("Code", ""))
+    code = _code(error)
     status = status_of(error)
     if code in _REFUSED or (status in (401, 403) and code not in _OTHER):
         return StoreError(f"{what}: {_REFUSED.get(code, 'access is denied')}", hint=_CREDENTIALS)
@@ -93,6 +101,11 @@ def _explain_reply(error: ClientError, what: str, key: str, url: str) -> StoreEr
     if status >= 500 or status == 429:
         return StoreError(f"{what}: the store keeps failing ({status} {code})", hint="try again later")
     return StoreError(f"{what}: {status} {code} ({scrub(error)})")
+
+
+def _code(error: BaseException) -> str:
+    found = _client_error(error)
+    return str(found.response.get("Error", {}).get("Code", "")) if found else ""
 
 
 def _client_error(error: BaseException) -> ClientError | None:

@@ -11,11 +11,11 @@ import random
 import re
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import boto3
 from boto3.exceptions import Boto3Error
@@ -23,20 +23,22 @@ from boto3.s3.transfer import S3TransferRetriesExceededError, TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from sparring.errors import ConfigError, CorruptError, NotFoundError, StoreError
-from sparring.store.faults import LOST, explain, status_of
-from sparring.store.files import reading, writing_aside
+from sparring.errors import ConfigError, NotFoundError, StoreError
+from sparring.store.faults import LOST, explain, is_passing, status_of
+from sparring.store.files import file_errors, writing_aside
 from sparring.store.keys import check_key, check_prefix, join
 
 _URL = re.compile(r"s3://(?P<bucket>[A-Za-z0-9][A-Za-z0-9._-]{1,62})(?:/(?P<prefix>.*))?", re.DOTALL)
 _NONCE = "sparring-nonce"
+T = TypeVar("T")
 _TRIES = 6
+_PATIENCE = 40.0  # seconds after which nothing is asked again
 _PART = 64 << 20
 _TRANSFER = TransferConfig(multipart_threshold=_PART, multipart_chunksize=_PART, max_concurrency=4)
 _CONFIG = Config(
     connect_timeout=5,
     read_timeout=60,
-    retries={"total_max_attempts": 4, "mode": "standard"},  # exponential back-off with jitter
+    retries={"total_max_attempts": 2, "mode": "standard"},  # for the parts of a transfer; `_ask` has more
     tcp_keepalive=True,
 )
 
@@ -98,37 +100,31 @@ class S3Store:
 
     def get(self, key: str) -> bytes:
         """See `Store.get`."""
-        with self._faults("read", key):
-            for left in reversed(range(_TRIES)):
-                try:
-                    data = self._client.get_object(**self._at(key))["Body"].read()
-                    break
-                except LOST:  # botocore retries the request, not the reading of the body
-                    if not left:
-                        raise
-                    _wait(_TRIES - left)
-        return bytes(data)
+        return self._ask("read", key, lambda: bytes(self._client.get_object(**self._at(key))["Body"].read()))
 
     def put(self, key: str, data: bytes) -> None:
         """See `Store.put`."""
-        with self._faults("write", key):
-            self._client.put_object(**self._at(key), Body=data)
+        self._ask("write", key, lambda: self._client.put_object(**self._at(key), Body=data))
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
-        """See `Store.put_if_absent`."""
+        """See `Store.put_if_absent`; a second call with the same bytes is another caller."""
         nonce = uuid.uuid4().hex
-        with self._faults("claim", key):
-            for tries in range(1, _TRIES + 1):
-                won = self._claim(key, data, nonce)
-                if won is not None:
-                    return won
-                _wait(tries)
-        raise StoreError(f"cannot claim {key!r} in {self.url}: {_TRIES} tries met a conflict", hint="try again later")
+
+        def claim() -> bool:
+            try:
+                self._client.put_object(**self._at(key), Body=data, IfNoneMatch="*", Metadata={_NONCE: nonce})
+            except (ClientError, *LOST) as error:
+                if not is_passing(error):
+                    raise
+                return self._is_mine(key, nonce, error)
+            return True
+
+        return self._ask("claim", key, claim)
 
     def exists(self, key: str) -> bool:
         """See `Store.exists`."""
         try:
-            self._head(key)
+            self._ask("look for", key, lambda: self._client.head_object(**self._at(key)))
         except NotFoundError:
             return False
         return True
@@ -136,28 +132,33 @@ class S3Store:
     def list(self, prefix: str = "") -> list[str]:
         """See `Store.list`."""
         start = f"{self._prefix}/" if self._prefix else ""
-        with self._faults("list", check_prefix(prefix)):
-            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=start + prefix)
-            keys = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
+        place = {"Bucket": self._bucket, "Prefix": start + check_prefix(prefix)}
+
+        def pages() -> list[str]:
+            answers = self._client.get_paginator("list_objects_v2").paginate(**place)
+            return [str(entry["Key"]) for page in answers for entry in page.get("Contents", ())]
+
+        keys = self._ask("list", prefix, pages)
         return sorted(key.removeprefix(start) for key in keys if not key.endswith("/"))
 
     def delete(self, key: str) -> None:
         """See `Store.delete`."""
-        with self._faults("delete", key):
-            self._client.delete_object(**self._at(key))
+        self._ask("delete", key, lambda: self._client.delete_object(**self._at(key)))
 
     def upload(self, path: Path, key: str) -> None:
         """See `Store.upload`. Parts of 64 MiB, four at once; a killed upload leaves parts that nobody sees."""
-        with reading(path) as file, self._faults("write", key):
-            self._client.upload_fileobj(file, Bucket=self._bucket, Key=self._at(key)["Key"], Config=_TRANSFER)
+        with file_errors("read", path):
+            self._ask("write", key, lambda: self._client.upload_file(str(path), **self._at(key), Config=_TRANSFER))
 
     def download(self, key: str, path: Path) -> None:
         """See `Store.download`."""
-        size = self._head(key)
-        with writing_aside(path) as file, self._faults("read", key):
-            self._client.download_fileobj(Fileobj=file, **self._at(key), Config=_TRANSFER)
-            if file.tell() != size and os.fstat(file.fileno()).st_size != size:
-                raise CorruptError(f"{key!r} in {self.url} came with another size than {size} bytes")
+        with writing_aside(path) as file:
+
+            def fetch() -> None:
+                file.truncate(0)
+                self._client.download_fileobj(**self._at(key), Fileobj=file, Config=_TRANSFER)
+
+            self._ask("read", key, fetch)
 
     def scope(self, prefix: str) -> S3Store:
         """See `Store.scope`."""
@@ -169,9 +170,7 @@ class S3Store:
         deltalake takes further certificates from SSL_CERT_FILE alone; it is set from AWS_CA_BUNDLE when absent.
         """
         session = self._connection.session()
-        with self._faults("find credentials for", key):
-            found = session.get_credentials()
-            frozen = found.get_frozen_credentials() if found else None
+        frozen = self._ask("find credentials for", key, lambda: _credentials(session))
         if frozen is None:
             raise StoreError(f"no credentials for {self.url}", hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
         options = {
@@ -208,58 +207,47 @@ class S3Store:
     def _at(self, key: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": join(self._prefix, check_key(key))}
 
-    def _head(self, key: str) -> int:
-        """Size of an object. Raises NotFoundError."""
-        with self._faults("look for", key):
-            return int(self._client.head_object(**self._at(key))["ContentLength"])
-
-    def _claim(self, key: str, data: bytes, nonce: str) -> bool | None:
-        """One conditional put: True won, False lost, None look again."""
-        try:
-            self._client.put_object(**self._at(key), Body=data, IfNoneMatch="*", Metadata={_NONCE: nonce})
-        except ClientError as error:
-            if status_of(error) in (409, 412) or status_of(error) >= 500:
-                return self._owner_is(key, nonce, otherwise=error)
-            raise
-        except LOST as error:
-            return self._owner_is(key, nonce, otherwise=error)
-        return True
-
-    def _owner_is(self, key: str, nonce: str, *, otherwise: Exception) -> bool | None:
-        """Whether the object there is of this very call; None when there is none after a conflict."""
+    def _is_mine(self, key: str, nonce: str, error: Exception) -> bool:
+        """Whether the object there is of this very call; when there is none, `error` stands."""
         try:
             found = self._client.head_object(**self._at(key))
-        except ClientError as error:
-            if status_of(error) != 404:
-                raise
-            if isinstance(otherwise, ClientError) and status_of(otherwise) in (409, 412):
-                return None  # in the making, or removed meanwhile
-            raise otherwise from error
+        except ClientError as absent:
+            if status_of(absent) == 404:
+                raise error from absent
+            raise
         return bool(found["Metadata"].get(_NONCE) == nonce)
 
-    @contextmanager
-    def _faults(self, action: str, key: str) -> Iterator[None]:
-        """Turns what boto3 raises into one clear line."""
-        try:
-            yield
-        except (ClientError, BotoCoreError, Boto3Error, S3TransferRetriesExceededError, *LOST) as error:
-            if status_of(error) == 404 and not self._connection.seen:
-                self._ask_for_bucket()
-            raise explain(error, action=action, key=key, url=self.url) from error
-        self._connection.seen = True
+    def _ask(self, action: str, key: str, call: Callable[[], T]) -> T:
+        """Asks until there is an answer, for a bounded time; what boto3 raises becomes one clear line."""
+        end = time.monotonic() + _PATIENCE
+        for tries in count(1):
+            try:
+                answer = call()
+            except (ClientError, BotoCoreError, Boto3Error, S3TransferRetriesExceededError, *LOST) as error:
+                if not is_passing(error) or tries == _TRIES or time.monotonic() > end:
+                    raise self._explained(error, action, key) from error
+                time.sleep(random.uniform(0.5, 1.0) * min(4.0, 0.2 * 2**tries))
+            else:
+                self._connection.seen = True
+                return answer
+        raise AssertionError("count() does not end")
 
-    def _ask_for_bucket(self) -> None:
-        """A missing bucket and a missing key both answer a HEAD with a bare 404."""
-        try:
-            self._client.head_bucket(Bucket=self._bucket)
-        except (ClientError, BotoCoreError, *LOST) as error:
-            if status_of(error) == 404:
-                where = self._connection.endpoint or "AWS"
-                message = f"bucket {self._bucket!r} does not exist at {where}"
-                raise StoreError(message, hint="make the bucket or correct the store's url") from error
-            raise explain(error, action="look for", key=self._bucket, url=self.url) from error
-        self._connection.seen = True
+    def _explained(self, error: Exception, action: str, key: str) -> StoreError:
+        """A missing bucket and a missing key both answer a HEAD with a bare 404, so the bucket is looked for once."""
+        if status_of(error) == 404 and not self._connection.seen:
+            try:
+                self._client.head_bucket(Bucket=self._bucket)
+                self._connection.seen = True
+            except (ClientError, BotoCoreError, *LOST) as other:
+                if status_of(other) == 404:
+                    where = self._connection.endpoint or "AWS"
+                    hint = "make the bucket or correct the store's url"
+                    return StoreError(f"bucket {self._bucket!r} does not exist at {where}", hint=hint)
+                return explain(other, action="look for", key=self._bucket, url=self.url)
+        return explain(error, action=action, key=key, url=self.url)
 
 
-def _wait(tries: int) -> None:
-    time.sleep(random.uniform(0.5, 1.0) * min(3.0, 0.1 * 2**tries))
+def _credentials(session: Any) -> Any:
+    """One consistent set (they may be renewed behind the session's back), None when there are none."""
+    found = session.get_credentials()
+    return found.get_frozen_credentials() if found else None
