@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from sparring.monitor import ledger
 from sparring.store.base import Store
 
 _RAISED: Final = re.compile(r"^\s*sparring\.errors\.(\w+): (.*)$", re.MULTILINE)
+_COLOUR: Final = re.compile(r"\x1b\[\d*m")
 _TAIL_LINES: Final = 15
 
 
@@ -20,6 +22,7 @@ _TAIL_LINES: Final = 15
 class Fault:
     """`expected` is a mistake or condition that sparring knows: its line says everything, no log need be read."""
 
+    step: str
     line: str
     exit_code: int
     expected: bool
@@ -31,30 +34,37 @@ def find_fault(store: Store, number: int, since: datetime, log: Path) -> Fault:
     recent = [entry for entry in entries.values() if entry.attempts and entry.attempts[-1].start >= since]
     for entry in sorted(recent, key=lambda entry: entry.attempts[-1].start):
         if entry.status == "killed":
-            return Fault(f"step {entry.step} was killed, by hand or for want of memory", 1, expected=False)
+            return Fault(entry.step, f"step {entry.step} was killed, by hand or for want of memory", 1, expected=False)
         if entry.status == "failed":
             return _of_record(entry.step, entry.attempts[-1].error or "")
     return _of_log(log)
 
 
-def tail(log: Path) -> str:
-    """The last lines of a log."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
-    return "\n".join(lines[-_TAIL_LINES:])
+def tail(log: Path, step: str) -> str:
+    """The last lines of what `step` printed (empty: of the whole log), without kfp's indent and colours."""
+    lines = _COLOUR.sub("", _text(log)).splitlines()
+    begin = max((row for row, line in enumerate(lines) if f"Executing task '{step}'" in line), default=0)
+    end = next((row for row in range(begin, len(lines)) if f"Task '{step}' finished" in lines[row]), len(lines))
+    said = [line for line in lines[begin:end] if line.strip()]
+    return textwrap.dedent("\n".join(said[-_TAIL_LINES:]))
+
+
+def _text(log: Path) -> str:
+    return log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
 
 
 def _of_record(step: str, text: str) -> Fault:
     name, _, message = text.partition(": ")
     code = _exit_code(name)
-    return Fault(f"step {step}: {text if code is None else message}", code or 1, expected=code is not None)
+    return Fault(step, f"step {step}: {text if code is None else message}", code or 1, expected=code is not None)
 
 
 def _of_log(log: Path) -> Fault:
-    found = _RAISED.findall(log.read_text(encoding="utf-8", errors="replace")) if log.exists() else []
+    found = _RAISED.findall(_text(log))
     if found:
         name, message = found[-1]
-        return Fault(message, _exit_code(name) or 1, expected=True)
-    return Fault("the pipeline ended without a record of what went wrong", 1, expected=False)
+        return Fault("", message, _exit_code(name) or 1, expected=True)
+    return Fault("", "the pipeline ended without a record of what went wrong", 1, expected=False)
 
 
 def _exit_code(name: str) -> int | None:

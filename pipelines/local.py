@@ -6,10 +6,10 @@ lock the line ─► store the run file ─► plan (resume?) ─► child plays
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,14 +25,14 @@ from pipelines.closing import closing_panel
 from pipelines.display import Display, duration, make_display
 from pipelines.events import EventReader
 from pipelines.faults import find_fault, tail
-from pipelines.resume import Plan, give_up, next_step, plan
+from pipelines.resume import Plan, give_up, plan
 from sparring import __version__
 from sparring.config.run import RunConfig
 from sparring.errors import SetupError
 from sparring.progress import EVENTS_VARIABLE
 from sparring.registry import rounds
 from sparring.registry.lock import hold_line
-from sparring.steps.entry import RunRequest
+from sparring.steps.entry import RunRequest, next_step
 from sparring.steps.guard import runner_alive
 from sparring.steps.work import WORK_VARIABLE, work_folder
 from sparring.store.base import Store
@@ -44,11 +44,10 @@ _GRACE_SECONDS: Final = 5.0
 
 @dataclass(frozen=True)
 class Files:
-    """Local files of one run: the steps' events, everything they print, kfp's own folder and the guard's lock."""
+    """Local files of one run: the steps' events, everything they print, and the guard's lock."""
 
     events: Path
     log: Path
-    kfp: Path
     guard: Path
 
 
@@ -81,8 +80,9 @@ def play_round(config: RunConfig, screen: Console, *, abandon: bool = False) -> 
 def _play(request: RunRequest, store: Store, ahead: Plan, files: Files, screen: Console) -> int:
     begun, clock = datetime.now(UTC), time.monotonic()
     try:
-        with make_display(screen) as display, runner_alive(files.guard) as guard:
-            code = _run_child(_command(request, ahead, files), {**_environment(files), **guard}, files, display)
+        with make_display(screen) as display, runner_alive(files.guard) as guard, _scratch() as scratch:
+            environment = {**_environment(files), "TMPDIR": scratch, **guard}
+            code = _run_child(_command(request, ahead, scratch), environment, files, display)
     except Stopped as stop:
         screen.print(f"stopped: {_where(store)}")
         return stop.code
@@ -150,7 +150,9 @@ def _explain(store: Store, ahead: Plan, begun: datetime, files: Files, screen: C
     number = ahead.number if rounds.last_round(store) >= ahead.number else 0
     fault = find_fault(store, number, begun, files.log)
     if not fault.expected:
-        screen.print(tail(files.log), style="dim", markup=False, highlight=False)
+        screen.print(
+            tail(files.log, fault.step.replace("_", "-")), style="dim", markup=False, highlight=False, soft_wrap=True
+        )
     screen.print(f"log: {files.log}", markup=False, highlight=False, soft_wrap=True)
     again = "run again to go on" if number else "run again to try again"
     errors = Console(stderr=True)
@@ -175,24 +177,27 @@ def _greet(screen: Console, request: RunRequest, ahead: Plan, files: Files) -> N
 
 
 def _files(work: Path) -> Files:
-    """Fresh files for this run; what kfp left of an earlier one is removed."""
+    """Fresh files for this run."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    files = Files(work / "events.jsonl", work / "logs" / f"{stamp}.log", work / "kfp", work / "runner.lock")
+    files = Files(work / "events.jsonl", work / "logs" / f"{stamp}.log", work / "runner.lock")
     try:
         files.log.parent.mkdir(parents=True, exist_ok=True)
         files.events.unlink(missing_ok=True)
     except OSError as error:
         hint = f"set {WORK_VARIABLE} to a folder that this user may write"
         raise SetupError(f"work folder {work}: {error.strerror}", hint=hint) from error
-    shutil.rmtree(files.kfp, ignore_errors=True)
     return files
 
 
-def _command(request: RunRequest, ahead: Plan, files: Files) -> list[str]:
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    """Temporary folder of the child and its steps: kfp leaves one file a task there and never removes it."""
+    return tempfile.TemporaryDirectory(prefix="sparring-", ignore_cleanup_errors=True)
+
+
+def _command(request: RunRequest, ahead: Plan, scratch: str) -> list[str]:
     only = ["--report", str(ahead.number)] if ahead.report_only else []
-    return [
-        sys.executable, "-m", "pipelines.worker", "--run", request.model_dump_json(), "--root", str(files.kfp), *only
-    ]  # fmt: skip
+    run = ["--run", request.model_dump_json(), "--root", f"{scratch}/kfp"]
+    return [sys.executable, "-m", "pipelines.worker", *run, *only]
 
 
 def _environment(files: Files) -> dict[str, str]:

@@ -8,12 +8,11 @@ from typing import Final
 from sparring.errors import UsageError
 from sparring.monitor import ledger
 from sparring.registry import rounds
+from sparring.steps.entry import next_step
 from sparring.steps.results import GateResult, ReportResult
-from sparring.steps.table import STEPS
 from sparring.store.base import Store
 
 GIVEN_UP: Final = "INVALID"
-_BEFORE_DECISION: Final = ("prepare", "selfplay", "update_pool", "answer", "judge", "gate")
 
 
 @dataclass(frozen=True)
@@ -56,15 +55,6 @@ def give_up(store: Store) -> str:
         raise UsageError(f"round {current.number} is decided and can only be finished", hint="run without --give-up")
     rounds.close(store, current.number, decision=GIVEN_UP, reason="given up by the user before its decision")
     return f"round {current.number} is given up"
-
-
-def next_step(store: Store, number: int) -> str:
-    """The first step of an open round that has no result."""
-    for step in _BEFORE_DECISION:
-        if rounds.load_result(store, number, step, STEPS[step].result) is None:
-            return step
-    gate = rounds.load_result(store, number, "gate", GateResult)
-    return "promote" if gate and gate.decision == "PROMOTE" else "hold"
 
 
 def is_given_up(store: Store, number: int) -> bool:

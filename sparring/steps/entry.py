@@ -23,13 +23,15 @@ from sparring.progress import Progress
 from sparring.registry import rounds
 from sparring.registry.champion import read_log
 from sparring.steps.guard import end_with_runner
-from sparring.steps.results import PromoteResult
+from sparring.steps.results import GateResult, PromoteResult
 from sparring.steps.table import STEPS, Context
 from sparring.steps.work import work_folder
 from sparring.store import Store, open_store
 
 STEP_STAGE: Final = "step"
 """Stage of the progress events that tell a step's begin (0 of 1) and end (1 of 1, with its outcome as the note)."""
+
+_BEFORE_DECISION: Final = ("prepare", "selfplay", "update_pool", "answer", "judge", "gate")
 
 
 class RunRequest(BaseModel):
@@ -104,6 +106,15 @@ def _play(step: str, request: RunRequest, store: Store, number: int) -> BaseMode
 def recorded_config(store: Store, number: int) -> str:
     """Digest of the run file that the round was claimed with. Raises NotFoundError."""
     return str(json.loads(store.get(f"rounds/{number:06d}/claim.json"))["config_digest"])
+
+
+def next_step(store: Store, number: int) -> str:
+    """The first step of an open round that has no result."""
+    for step in _BEFORE_DECISION:
+        if rounds.load_result(store, number, step, STEPS[step].result) is None:
+            return step
+    gate = rounds.load_result(store, number, "gate", GateResult)
+    return "promote" if gate and gate.decision == "PROMOTE" else "hold"
 
 
 class _Recorded:

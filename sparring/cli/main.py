@@ -1,0 +1,37 @@
+"""`sparring`: looks at a line's champion, history and pages, and turns the champion back. Thin, imports late."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Annotated
+
+import typer
+
+from sparring import __version__
+from sparring.cli import config, inspect
+from sparring.cli.common import new_app
+
+app = new_app("Recurring safety training of language models by self-play, gated before every promotion.")
+app.add_typer(config.app, name="config")
+inspect.register(app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
+
+if find_spec("pipelines") is not None and find_spec("pipelines.commands") is not None:
+    from pipelines.commands import run
+
+    app.command("run")(run)
