@@ -54,7 +54,7 @@ def read_games(data: bytes, where: str, round_number: int) -> list[Game]:
     try:
         table = schemas.conform(pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False), GAMES)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise CorruptError(f"games {where}: {schemas.first_line(error)}") from error
+        raise CorruptError(f"games {where}: {schemas.one_line(error)}") from error
     games = sorted((Game(**row) for row in table.to_pylist()), key=lambda game: (game.step, game.game))
     for before, game in zip([None, *games], games, strict=False):
         if game.round != round_number:

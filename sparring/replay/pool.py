@@ -27,6 +27,7 @@ from sparring.replay.state import (
     Rows,
     fold,
     unique_attacks,
+    unique_events,
     whole,
 )
 from sparring.replay.tables import EventTable
@@ -50,14 +51,15 @@ class Pool:
         Attacks land first, so that an outcome never stands without its attack; killed in between, the same call again
         finishes. Raises DataError for rows that do not fit the tables or that belong to no attack, and StoreError.
         """
+        attacks, outcomes = unique_attacks(self._attacks.check(attacks)), self._outcomes.check(outcomes)
         known = self.ids()
-        new = _without(unique_attacks(attacks), "attack_id", known)
+        new = _without(attacks, "attack_id", known)
         self._check_owned(outcomes, known | set(new["attack_id"].to_pylist()))
         recorded = set(self._outcomes.read("event_id")["event_id"].to_pylist())
-        events = _without(outcomes, "event_id", recorded)
+        events = _without(unique_events(outcomes), "event_id", recorded)
         self._attacks.append(new)
         self._outcomes.append(events)
-        return new.num_rows, pc.count_distinct(attacks["attack_id"]).as_py() - new.num_rows, events.num_rows
+        return new.num_rows, attacks.num_rows - new.num_rows, events.num_rows
 
     def state(self, accepted: AbstractSet[str]) -> PoolState:
         """The state after all outcomes of `accepted` defenders (every digest that ever was champion)."""

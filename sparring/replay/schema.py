@@ -11,7 +11,9 @@ to [0, 1]; null when there is none, and then `status` is `void` and no statistic
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from itertools import takewhile
 
 import numpy as np
 import pyarrow as pa
@@ -69,6 +71,8 @@ _ALLOWED = {"label": ("harmful", "benign"), "status": ("ok", "void")}
 _COUNTS = ("origin_round", "origin_step", "round", "step", "unsafe", "answers", "refused", "void")
 _IDS = ("attack_id", "event_id")
 _TEXTS = ("text", "seed")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_STACK = re.compile(r"\d+: ")
 
 
 def part(schema: pa.Schema, columns: tuple[str, ...]) -> pa.Schema:
@@ -104,7 +108,7 @@ def _as_type(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
         typed = column.cast(field.type)
         typed.validate(full=True)
     except pa.ArrowException as error:
-        raise ValueError(f"column `{field.name}` does not fit {field.type} ({first_line(error)})") from error
+        raise ValueError(f"column `{field.name}` does not fit {field.type} ({one_line(error)})") from error
     return typed
 
 
@@ -161,6 +165,8 @@ def _rows(table: pa.Table, column: str, wrong: pa.ChunkedArray, rule: str) -> It
         yield f"row {rows[0]}: `{column}` is {value[:80]}; it {rule}"
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of another library's message, short enough for one line of ours."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+def one_line(error: BaseException) -> str:
+    """Another library's message as part of one line of ours: colours, arrows and stack traces taken out."""
+    lines = [_COLOUR.sub("", line).strip(" \t↳") for line in str(error).splitlines()]
+    told = takewhile(lambda line: not _STACK.match(line), (line for line in lines if line))
+    return ": ".join(told)[:400] or type(error).__name__

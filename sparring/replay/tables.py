@@ -48,33 +48,47 @@ class EventTable:
             parts = list(workers.map(lambda file: self._read_file(file[0], file[1], schema), self._files(table)))
         return pa.concat_tables([schema.empty_table(), *parts])
 
-    def append(self, rows: pa.Table) -> None:
-        """Adds rows in one commit. Raises DataError for rows that do not fit the schema, and StoreError."""
+    def check(self, rows: pa.Table) -> pa.Table:
+        """The rows in this table's columns and types. Raises DataError naming row, column and value."""
         try:
-            rows = schemas.conform(rows, self._schema)
+            return schemas.conform(rows, self._schema)
         except ValueError as error:
             raise DataError(f"rows for {self.where}: {error}") from error
+
+    def append(self, rows: pa.Table) -> None:
+        """Adds checked rows in one commit. Raises StoreError, and what `read` raises."""
         if rows.num_rows == 0:
             return
         table = self._open() or self._create()
         try:
             write_deltalake(table, rows, mode="append")
         except (DeltaError, OSError) as error:
-            raise StoreError(f"cannot append to {self.where}: {schemas.first_line(error)}") from error
+            raise StoreError(f"cannot append to {self.where}: {schemas.one_line(error)}") from error
 
     def _open(self) -> DeltaTable | None:
+        """The table, or None when there is none: what deltalake also says of a table that we may not see.
+
+        The store's own listing tells these apart; a table that came between the two looks is opened at the second.
+        """
+        table = self._try_open()
+        if table is None and self._store.list(f"{self._key}/_delta_log/"):
+            table = self._try_open()
+            if table is None:
+                raise CorruptError(f"the Delta log of {self.where} has no usable commit")
+        if table is not None:
+            self._check_ours(table)
+        return table
+
+    def _try_open(self) -> DeltaTable | None:
         uri, options = self._store.delta(self._key)
         try:
-            table = DeltaTable(uri, storage_options=options)
-        except TableNotFoundError as error:
-            # deltalake says the same of a table that is not there and of one that we may not see: the store knows.
-            if self._store.list(f"{self._key}/_delta_log/"):
-                raise CorruptError(f"the Delta log of {self.where} has no usable commit") from error
+            return DeltaTable(uri, storage_options=options)
+        except TableNotFoundError:
             return None
-        except (DeltaError, OSError) as error:
-            raise CorruptError(f"cannot read the Delta log of {self.where}: {schemas.first_line(error)}") from error
-        self._check_ours(table)
-        return table
+        except DeltaError as error:
+            raise CorruptError(f"cannot read the Delta log of {self.where}: {schemas.one_line(error)}") from error
+        except OSError as error:
+            raise StoreError(f"cannot reach {self.where}: {schemas.one_line(error)}") from error
 
     def _check_ours(self, table: DeltaTable) -> None:
         name = table.metadata().name
@@ -127,7 +141,7 @@ class EventTable:
             wanted = [name for name in schema.names if name in file.schema_arrow.names]
             return schemas.conform(file.read(columns=wanted, use_threads=False), schema)
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise CorruptError(f"{where}: {schemas.first_line(error)}") from error
+            raise CorruptError(f"{where}: {schemas.one_line(error)}") from error
 
     def _refuse_future(self, file: pq.ParquetFile, where: str) -> None:
         """A newer release may have given a column another meaning: its rows are refused, not guessed at."""
