@@ -4,10 +4,10 @@ Truth is XSTest's `final_label` over four models' 450 answers each (2_full_refus
 the judges see only the answers. Nothing was trained on these labels and no threshold was fitted to them: texts, rules
 and penalties come from texts written for this project.
 
-XSTest was opened three times while the judges were built, each time for the whole table below and no single answer:
+XSTest was opened in three stages while the judges were built, each time for the whole table below and no single answer:
 1. a first build: reward 0.930 on average, gate 0.863 (over-sensitive: it pooled single sentences by log-sum-exp);
 2. after the gate's pooling was replaced, the replacement and all penalties chosen on written texts: 0.930 and 0.927;
-3. the finished code, to confirm. `tests/judge` repeats this comparison at every run, so later changes see it too.
+3. the finished code, to confirm (twice, and by `tests/judge`, with the same numbers: refusal had not changed).
 
 Data: the folder in SPARRING_BENCHMARK_DATA, else `../shared/data` beside the repository.
 """
