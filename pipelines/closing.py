@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 from sparring.errors import NotFoundError
-from sparring.gate.outcome import Endpoint
+from sparring.gate.outcome import Decision, Endpoint
 from sparring.registry import rounds
 from sparring.registry.champion import read_log
 from sparring.steps.gate import read_record
@@ -19,68 +20,87 @@ from sparring.store.base import Store
 
 _COLORS: Final = {"PROMOTE": "green", "REJECT": "red", "INCONCLUSIVE": "yellow", "INVALID": "magenta"}
 _MARKS: Final = {"pass": ("✓", "green"), "fail": ("✗", "red"), "open": ("?", "yellow")}
-_SHORT: Final = 12
+_NAMES: Final = {
+    "asr": "attack success",
+    "asr_reduction": "its fall",
+    "over_refusal": "over-refusal",
+    "benign_compliance": "benign helped",
+    "nll_increase": "rise of NLL (nats)",
+}
+_MORE_IS_BETTER: Final = ("asr_reduction", "benign_compliance")
 
 
-def closing_panel(store: Store, number: int, seconds: str) -> Panel:
-    """What the round came to. Raises NotFoundError when it has not ended."""
+def print_closing(screen: Console, store: Store, number: int, seconds: str) -> None:
+    """Prints what the round came to: a panel, and below it the places as whole lines, so that they can be copied.
+
+    Raises NotFoundError when the round has not ended.
+    """
     end, gate = rounds.load_end(store, number), rounds.load_result(store, number, "gate", GateResult)
     if end is None:
         raise NotFoundError(f"round {number} in {store.url} has not ended")
-    parts: list[RenderableType] = [Text(end.reason), Text("")]
-    endpoints = read_record(store, gate.decision_key).decision.endpoints if gate else []
-    if endpoints:
-        parts += [numbers(endpoints), Text("")]
+    decision = read_record(store, gate.decision_key).decision if gate else None
     color = _COLORS.get(end.decision, "magenta")
-    return Panel(
-        Group(*parts, _places(store, number)),
-        title=Text(f" round {number}: {end.decision} ", f"bold {color}"),
-        subtitle=seconds,
-        border_style=color,
-        padding=(1, 2),
+    title = Text(f" round {number}: {end.decision} ", f"bold {color}")
+    screen.print(
+        Panel(_content(end.reason, decision), title=title, subtitle=seconds, border_style=color, padding=(1, 2))
     )
+    for name, place in _places(store, number):
+        screen.print(Text.assemble((f"{name:<9} ", "bold"), place), soft_wrap=True)
 
 
-def numbers(endpoints: list[Endpoint]) -> Table:
-    """One row a test or limit: held or not, candidate, comparator, difference with its 95 % interval."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("", "test", "candidate", "against", "difference [95 %]"):
-        table.add_column(name, justify="left" if name in ("", "test") else "right")
+def _content(reason: str, decision: Decision | None) -> RenderableType:
+    if decision is None or not decision.endpoints:
+        return Text(reason)
+    comparator = "base model" if decision.first_run else "champion"
+    return Group(Text(reason), Text(""), numbers(decision.endpoints, comparator))
+
+
+def numbers(endpoints: list[Endpoint], comparator: str) -> Table:
+    """One row a test or limit: held or not, what was found, the 95 % interval (of the difference), the demand.
+
+    `comparator` names the champion, or in the first run the base model. Shares in percent, differences in points.
+    """
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("", "test (%)", "found", "95 % interval", "asked for"):
+        table.add_column(name, no_wrap=name != "asked for")
     for endpoint in endpoints:
-        table.add_row(Text(*_MARKS[endpoint.status]), endpoint.name, *_values(endpoint))
+        table.add_row(Text(*_MARKS[endpoint.status]), _name(endpoint), *_values(endpoint, comparator))
     return table
 
 
-def _values(endpoint: Endpoint) -> tuple[str, str, str]:
-    estimate, low, high = (_number(endpoint, value) for value in (endpoint.estimate, endpoint.low, endpoint.high))
-    interval = f"{estimate} [{low}, {high}]"
-    if endpoint.comparator is None:
-        return interval, f"limit {_number(endpoint, endpoint.margin)}", ""
-    against = f"{endpoint.against} {_number(endpoint, endpoint.comparator)}"
-    return _number(endpoint, endpoint.candidate), against, interval
+def _name(endpoint: Endpoint) -> str:
+    """`over-refusal (plain)` for `over_refusal[plain]`."""
+    metric, _, rest = endpoint.name.partition("[")
+    name = _NAMES.get(metric, metric.replace("_", " "))
+    return f"{name} ({rest.rstrip(']')})" if rest else name
 
 
-def _number(endpoint: Endpoint, value: float) -> str:
-    """Shares in percent, nats per token as they are."""
-    return f"{value:.3f}" if "nll" in endpoint.name else f"{value:.1%}"
+def _values(endpoint: Endpoint, comparator: str) -> tuple[str, str, str]:
+    value = _nats if endpoint.name.startswith("nll") else _percent
+    interval = f"{value(endpoint.low)} to {value(endpoint.high)}"
+    if endpoint.test == "limit":
+        side = "at least" if endpoint.name.startswith(_MORE_IS_BETTER) else "at most"
+        return value(endpoint.estimate), interval, f"{side} {value(endpoint.margin)}"
+    other = comparator if endpoint.against == "champion" else str(endpoint.against)
+    found = f"{value(endpoint.comparator or 0.0)} → {value(endpoint.candidate)}"
+    asked = "less than" if endpoint.test == "superiority" else f"within {value(abs(endpoint.margin))} of"
+    return found, interval, f"{asked} the {other}"
 
 
-def _places(store: Store, number: int) -> Table:
+def _percent(value: float) -> str:
+    return f"{value * 100:.1f}"
+
+
+def _nats(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def _places(store: Store, number: int) -> Iterator[tuple[str, str]]:
     log = read_log(store)
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="bold", no_wrap=True)
-    grid.add_column(overflow="fold")
     if log.champion:
-        place = f"{store.url}/checkpoints/{log.champion}"
-        grid.add_row("champion", f"{log.champion[:_SHORT]} of round {log.champion_round}\n{place}")
+        yield "champion", f"{store.url}/checkpoints/{log.champion} (of round {log.champion_round})"
     else:
-        grid.add_row("champion", "none yet")
+        yield "champion", "none yet"
     report = rounds.load_result(store, number, "report", ReportResult)
     if report:
-        grid.add_row("report", report_place(store, report))
-    return grid
-
-
-def report_place(store: Store, report: ReportResult) -> str:
-    """Path of the page, or its address in a store that is no folder."""
-    return report.path or f"{store.url}/{report.html_key}"
+        yield "report", report.path or f"{store.url}/{report.html_key}"

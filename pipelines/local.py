@@ -21,7 +21,7 @@ from typing import Final
 
 from rich.console import Console
 
-from pipelines.closing import closing_panel
+from pipelines.closing import print_closing
 from pipelines.display import Display, duration, make_display
 from pipelines.events import EventReader
 from pipelines.faults import find_fault, tail
@@ -89,7 +89,7 @@ def _play(request: RunRequest, store: Store, ahead: Plan, files: Files, screen: 
     seconds = duration(time.monotonic() - clock)
     end = rounds.load_end(store, ahead.number)
     if end:
-        screen.print(closing_panel(store, ahead.number, seconds))
+        print_closing(screen, store, ahead.number, seconds)
     if end and code == 0:
         return EXIT_INVALID if end.decision == "INVALID" else 0
     return _explain(store, ahead, begun, files, screen)
