@@ -175,6 +175,6 @@ def _place(path: KeyPath, document: Document, overrides: Sequence[str]) -> str:
     name = ".".join(str(part) for part in path)
     for text in reversed(overrides):
         key = text.partition("=")[0].strip()
-        if name == key or name.startswith(key + "."):
+        if f"{name}.".startswith(f"{key}.") or key.startswith(f"{name}."):
             return f"override {text!r}"
     return document.at(path)

@@ -17,6 +17,7 @@ from sparring.errors import ConfigError
 
 MAX_BYTES: Final = 1 << 20
 """A configuration larger than this is something else by mistake."""
+MAX_DEPTH: Final = 32
 
 KeyPath = tuple[str | int, ...]
 
@@ -60,8 +61,6 @@ def parse_yaml(text: str, name: str) -> Document:
         raise ConfigError(f"{where}: not valid YAML: {_words(error)}") from error
     except yaml.reader.ReaderError as error:
         raise ConfigError(f"{name}: character {error.position + 1} may not stand in YAML") from error
-    except RecursionError as error:
-        raise ConfigError(f"{name}: nested too deeply") from error
     except ValueError as error:  # a scalar that looks like a date or a number and is none
         raise ConfigError(f"{name}: not valid YAML: {error}", hint="put the value in quotes") from error
 
@@ -97,7 +96,7 @@ def _decode(content: bytes, name: str) -> str:
 
 
 def _document(text: str, name: str) -> Document:
-    _refuse_aliases(text, name)
+    _refuse_bombs(text, name)
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
@@ -111,12 +110,16 @@ def _document(text: str, name: str) -> Document:
         loader.dispose()
 
 
-def _refuse_aliases(text: str, name: str) -> None:
-    """Nothing here needs aliases, and a few nested ones expand to gigabytes."""
+def _refuse_bombs(text: str, name: str) -> None:
+    """Nothing here needs aliases or deep nesting: a few nested aliases expand to gigabytes, brackets cost hours."""
+    depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.AliasEvent):
-            line = event.start_mark.line + 1 if event.start_mark else "?"
             raise ConfigError(f"{name}:{line}: aliases (*{event.anchor}) are not read here")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise ConfigError(f"{name}:{line}: nested more than {MAX_DEPTH} deep")
 
 
 def _lines(node: yaml.Node, path: KeyPath, name: str) -> Iterator[tuple[KeyPath, int]]:
