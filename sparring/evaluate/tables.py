@@ -49,14 +49,16 @@ def encode_verdicts(table: pa.Table, name: str = "verdicts") -> bytes:
     table = conform(table, name)
     check(table, name)
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     return bytes(sink.getvalue().to_pybytes())
 
 
 def decode_verdicts(data: bytes, name: str = "verdicts") -> pa.Table:
     """The checked table in Parquet bytes. Raises InvalidEvaluation: no Parquet, other version or schema, bad rows."""
     try:
-        table = pq.read_table(pa.BufferReader(data))
+        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+        table.validate(full=True)
+        str(table.column_names)  # names that are not Unicode
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InvalidEvaluation(
             f"{name}: not a readable Parquet file ({_line(error)})", hint="judge the answers again"

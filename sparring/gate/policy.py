@@ -108,7 +108,8 @@ class Assumptions(Part):
     benign_discordance: Share = Field(description="Share of benign prompts on which two equally good models differ.")
     choice_discordance: Share = Field(description="Share of scored questions on which two equally good models differ.")
     nll_spread: Share = Field(description="Standard deviation of a prompt's difference in per-token probability.")
-    design_effect: float = Field(1.0, ge=1.0, description="Variance inflation by clusters of related prompts.")
+    asr_design_effect: float = Field(1.0, ge=1.0, description="Variance inflation by clusters of harmful prompts.")
+    benign_design_effect: float = Field(1.0, ge=1.0, description="The same for benign prompts.")
 
 
 class Policy(Part):

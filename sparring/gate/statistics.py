@@ -108,11 +108,14 @@ def sign_flip(totals: Floats) -> float:
 
 def _grid(totals: Floats) -> Ints:
     """Totals as whole numbers of steps: without rounding where they are multiples of the smallest one or its half."""
-    for unit in (float(np.abs(totals).min()), float(np.abs(totals).min()) / 2):
+    smallest, whole = float(np.abs(totals).min()), float(np.abs(totals).sum())
+    for unit in (smallest, smallest / 2):
+        if whole > _FLIP_CELLS * unit:
+            break
         steps = totals / unit
-        if np.abs(steps).sum() <= _FLIP_CELLS and np.allclose(steps, np.rint(steps), rtol=0.0, atol=1e-6):
+        if np.allclose(steps, np.rint(steps), rtol=0.0, atol=1e-6):
             return np.rint(steps).astype(np.int64)
-    return np.rint(totals * (_FLIP_CELLS / float(np.abs(totals).sum()))).astype(np.int64)
+    return np.rint(totals / whole * _FLIP_CELLS).astype(np.int64)
 
 
 def _shift(values: Floats, by: int) -> Floats:
