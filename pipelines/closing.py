@@ -22,7 +22,7 @@ _COLORS: Final = {"PROMOTE": "green", "REJECT": "red", "INCONCLUSIVE": "yellow",
 _MARKS: Final = {"pass": ("✓", "green"), "fail": ("✗", "red"), "open": ("?", "yellow")}
 _NAMES: Final = {
     "asr": "attack success",
-    "asr_reduction": "its fall",
+    "asr_reduction": "attacks fell by",
     "over_refusal": "over-refusal",
     "benign_compliance": "benign helped",
     "nll_increase": "rise of NLL (nats)",
