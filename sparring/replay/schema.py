@@ -133,7 +133,7 @@ def _problems(table: pa.Table) -> Iterator[str]:
     for name in (n for n in names if n in _ALLOWED):
         outside = pc.invert(pc.is_in(table[name], value_set=pa.array(_ALLOWED[name])))
         yield from _rows(table, name, outside, f"must be one of {', '.join(_ALLOWED[name])}")
-    for name in (n for n in names if n in _COUNTS):
+    for name in (n for n in names if n in _COUNTS and pa.types.is_integer(table.schema.field(n).type)):
         yield from _rows(table, name, pc.less(table[name], 0), "must not be negative")
     for name in (n for n in names if n in _IDS):
         named = pc.match_substring_regex(table[name], "^[0-9a-f]{32}$")

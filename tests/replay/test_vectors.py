@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparring.embedding import default_embedder
-from sparring.replay import vectors
+from sparring.replay import vectors as pool_vectors
 from sparring.replay.vectors import encode, near, novel
 
 
@@ -17,7 +17,8 @@ def unit(rows: int, seed: int, spread: float = 1.0) -> npt.NDArray[np.float32]:
     """Random unit vectors around one direction; a small `spread` makes them similar."""
     rng = np.random.default_rng(seed)
     found = rng.normal(size=(1, 384)) + spread * rng.normal(size=(rows, 384))
-    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+    vectors: npt.NDArray[np.float32] = (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+    return vectors
 
 
 @settings(max_examples=25, deadline=None)
@@ -46,7 +47,7 @@ def test_near_and_novel_are_the_plain_loops(seed: int, threshold: float, rows: i
         x, y = a.astype(np.int64), b.astype(np.int64)
         cosine = float(x @ y) / np.sqrt(float(x @ x) * float(y @ y))
         assert abs(cosine - threshold) > 1e-6 or np.array_equal(a, b)
-        return cosine >= threshold - 1e-6
+        return bool(cosine >= threshold - 1e-6)
 
     expected: list[bool] = []
     for row in range(rows):
@@ -61,7 +62,7 @@ def test_a_decision_on_the_threshold_does_not_depend_on_chunks(monkeypatch: pyte
     a, b = codes[0].astype(np.float32), codes[1].astype(np.float32)
     threshold = float((a @ b) / (np.sqrt(a @ a) * np.sqrt(b @ b)))
     whole = near(codes, codes[:20], threshold)
-    monkeypatch.setattr(vectors, "_CHUNK", 7)
+    monkeypatch.setattr(pool_vectors, "_CHUNK", 7)
     assert np.array_equal(near(codes, codes[:20], threshold), whole)
     assert np.array_equal([near(codes[i : i + 1], codes[:20], threshold)[0] for i in range(60)], whole)
 
