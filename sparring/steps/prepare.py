@@ -7,6 +7,7 @@ replay pool ─► attacks for the current defender, without those that stand in
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -163,6 +164,14 @@ def _numbers(card: Mapping[str, object], key: str) -> list[tuple[str, int]]:
     return [(str(name), int(value)) for name, value in found.items()] if isinstance(found, Mapping) else []
 
 
-def power_table(config: GateConfig, suites: Suites) -> object:
-    """Whether a true improvement can be promoted with these suites, by the policies that will decide."""
-    return None
+def power_table(config: GateConfig, suites: Suites) -> dict[str, dict[str, object]]:
+    """Whether a true improvement can be promoted with these suites: a plan for each policy that will decide.
+
+    Raises ConfigError when a policy is no shipped name and no sound file.
+    """
+    from sparring.gate.plan import plan  # scipy: only a round with new data pays for it
+    from sparring.gate.policy import load_policy
+
+    counts = dict(Counter(f"{row.kind}/{row.slice}" for row in suites.rows))
+    tables = {name: plan(load_policy(name), counts) for name in (config.first_run, config.policy)}
+    return {name: {**table.model_dump(mode="json"), "lines": table.lines()} for name, table in tables.items()}
