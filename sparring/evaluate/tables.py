@@ -143,14 +143,19 @@ def _labels(table: pa.Table, name: str) -> list[str]:
 
 
 def _constant(table: pa.Table, name: str) -> list[str]:
-    found = []
-    for column in ("model", "judge"):
-        values = sorted(table[column].unique().to_pylist())
-        if len(values) > 1:
-            found.append(
-                f"{name}: column `{column}` holds {len(values)} values ({values[0]}, {values[1]}); one is allowed"
-            )
+    """One model a table; one judge for all answers, and one scorer for all capability rows."""
+    found = _several(table, "model", name)
+    scored = pc.equal(table["kind"], "capability")
+    for rows in (pc.invert(scored), scored):
+        found += _several(table.filter(rows), "judge", name)
     return found
+
+
+def _several(table: pa.Table, column: str, name: str) -> list[str]:
+    values = sorted(table[column].unique().to_pylist())
+    if len(values) < 2:
+        return []
+    return [f"{name}: `{column}` holds {len(values)} values ({values[0]}, {values[1]}); one is allowed"]
 
 
 def _duplicates(table: pa.Table, name: str) -> list[str]:

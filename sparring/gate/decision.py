@@ -38,7 +38,7 @@ def decide(
     """
     tables = {"candidate": candidate, "champion": champion} | ({} if reference is None else {"reference": reference})
     models = {role: _single(table, "model") for role, table in tables.items()}
-    facts = _Facts(policy, models, _single(candidate, "judge"), first_run, approved, alpha_spent)
+    facts = _Facts(policy, models, _judge(candidate), first_run, approved, alpha_spent)
     missing = _wrong_models(models, expected or {}) + _wrong_roles(policy, first_run, reference is not None)
     if not missing and models["candidate"] == models["champion"]:
         return facts.unchanged()
@@ -185,6 +185,15 @@ def _wrong_roles(policy: Policy, first_run: bool, has_reference: bool) -> list[s
     if first_run and "reference" in policy.non_inferiority.against:
         return [f"policy {policy.name} compares with the reference, which the first run has not: use `first-run`"]
     return []
+
+
+def _judge(table: pa.Table) -> str | None:
+    """The judge of the answers; capability rows carry the name of what scored them."""
+    if "judge" not in table.column_names or "kind" not in table.column_names:
+        return None
+    kinds = zip(table["judge"].to_pylist(), table["kind"].to_pylist(), strict=True)
+    judges = {judge for judge, kind in kinds if kind != "capability"}
+    return str(judges.pop()) if len(judges) == 1 else None
 
 
 def _single(table: pa.Table, column: str) -> str | None:

@@ -55,7 +55,6 @@ class Answers:
     """One model's labels, a float a row; NaN where the row is unjudged."""
 
     model: str
-    judge: str
     labels: Mapping[str, Floats]
     unjudged: Bools
     binary: Bools
@@ -142,14 +141,12 @@ def _conformed(tables: Mapping[str, pa.Table]) -> tuple[dict[str, pa.Table], lis
 
 def _differences(candidate: pa.Table, other: pa.Table, role: str) -> list[str]:
     """Why two sorted tables are not about the same answers of the same prompts under the same judge."""
-    found = []
-    mine, theirs = candidate["judge"][0].as_py(), other["judge"][0].as_py()
-    if mine != theirs:
-        found.append(f"candidate and {role} were judged by different judges ({mine} and {theirs})")
-    columns = [*KEY, "kind", "behavior", "label"]
+    columns = [*KEY, "kind", "behavior", "label", "judge"]
     if candidate.select(columns).equals(other.select(columns)):
-        return found
-    return found + _unequal(candidate, other, role, columns)
+        return []
+    mine, theirs = (sorted(table["judge"].unique().to_pylist()) for table in (candidate, other))
+    judges = f"candidate and {role} were judged by different judges ({', '.join(mine)} and {', '.join(theirs)})"
+    return [judges] * (mine != theirs) + _unequal(candidate, other, role, columns[:-1])
 
 
 def _by_key(table: pa.Table, columns: list[str]) -> dict[tuple[Any, ...], tuple[Any, ...]]:
@@ -199,7 +196,7 @@ def _answers(table: pa.Table) -> Answers:
         lacks = np.isnan(np.stack([labels[label] for label in needed])).any(axis=0)
         unjudged = unjudged | ((kind == name) & lacks)
     binary = (kind != "capability") | np.isin(labels["score"], (0.0, 1.0)) | unjudged
-    return Answers(table["model"][0].as_py(), table["judge"][0].as_py(), labels, unjudged, binary)
+    return Answers(table["model"][0].as_py(), labels, unjudged, binary)
 
 
 def _sizes(policy: Policy, design: Design) -> list[str]:

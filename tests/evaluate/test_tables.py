@@ -41,7 +41,7 @@ ROWS = [
         "degenerate": None if kind == "capability" else False,
         "score": i / 10 if kind == "capability" else None,
         "tokens": i,
-        "judge": "j@1",
+        "judge": "log-likelihood" if kind == "capability" else "j@1",
         "status": "ok",
     }
     for kind, name in (("harmful", "vanilla"), ("benign", "plain"), ("capability", "nll"))

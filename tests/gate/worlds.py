@@ -73,7 +73,7 @@ def rows(model: str, kind: str, name: str, n: int | None = None, **labels: NDArr
         "answer_index": [0] * n,
         "label": ["" if kind == "capability" else kind] * n,
         "tokens": [12] * n,
-        "judge": [JUDGE] * n,
+        "judge": ["log-likelihood" if kind == "capability" else JUDGE] * n,
         "status": ["ok"] * n,
         **labels,
     }
