@@ -1,0 +1,103 @@
+"""One sentence above each picture: what it shows, computed from the numbers in it; empty where they say nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from sparring.report.attacks import Cases
+from sparring.report.facts import Facts, Role
+from sparring.report.learning import Curves
+from sparring.report.measures import Measure, Rate
+from sparring.report.metrics import RoundMetrics
+from sparring.report.numbers import count, duration, percent
+from sparring.report.pool import PoolStats
+
+
+def results(facts: Facts) -> str:
+    """Attack success and over-refusal of the candidate beside the champion's."""
+    other = "the base model" if facts.first_run else "the champion"
+    attack = facts.rates("asr.macro") or facts.rates("asr.vanilla") or facts.rates("asr.adversarial")
+    refusal = facts.rates("over_refusal.pooled") or facts.rates("over_refusal.plain")
+    said = []
+    if "candidate" in attack:
+        theirs = f", against {other} in {percent(attack['champion'].rate.value)}" if "champion" in attack else ""
+        said.append(
+            f"Attacks succeed against the candidate in {percent(attack['candidate'].rate.value)} of cases{theirs}."
+        )
+    if "candidate" in refusal:
+        theirs = f", {other} {percent(refusal['champion'].rate.value)}" if "champion" in refusal else ""
+        said.append(f"It refuses {percent(refusal['candidate'].rate.value)} of harmless prompts{theirs}.")
+    return " ".join([*said, _overlap(attack)]) if said else ""
+
+
+def _overlap(rates: Mapping[Role, Measure]) -> str:
+    if "candidate" not in rates or "champion" not in rates:
+        return ""
+    mine, theirs = rates["candidate"].rate, rates["champion"].rate
+    apart = mine.high < theirs.low or theirs.high < mine.low
+    return "The intervals of attack success do not overlap." if apart else "The intervals of attack success overlap."
+
+
+def learning(curves: Curves) -> str:
+    """Refusals in the first and the last third of self-play."""
+    harmful = _thirds(curves.values("refused_harmful", warm=False)[curves.warm :])
+    benign = _thirds(curves.values("refused_benign", warm=False)[curves.warm :])
+    warm = f"{count(curves.warm, 'step')} of warm start, then " if curves.warm else ""
+    steps = f"{warm}{count(len(curves.steps) - curves.warm, 'step')} of self-play"
+    if harmful is None or benign is None:
+        return f"{steps}."
+    return (
+        f"{steps}: from its first to its last third, refusals of harmful games went from {percent(harmful[0])} to"
+        f" {percent(harmful[1])}, of benign games from {percent(benign[0])} to {percent(benign[1])}."
+    )
+
+
+def _thirds(values: Sequence[float | None]) -> tuple[float, float] | None:
+    known = [value for value in values if value is not None]
+    part = len(known) // 3
+    return (sum(known[:part]) / part, sum(known[-part:]) / part) if part else None
+
+
+def attacks(cases: Cases | None, categories: Mapping[str, Rate], won: Cases | None) -> str:
+    """How often the candidate gave in, where most, and how many attacks won a game in training."""
+    said = []
+    if cases is not None and cases.total:
+        where = f", most often on {next(iter(categories))}" if len(categories) > 1 and cases.found else ""
+        said.append(f"In evaluation the candidate gave in to {cases.found:,} of {count(cases.total, 'attack')}{where}.")
+    if won is not None and won.total:
+        said.append(f"In training {count(won.found, 'attack')} won a game.")
+    return " ".join(said)
+
+
+def pool(stats: PoolStats) -> str:
+    """The pool's size and how much of it has been used."""
+    holds = f"{count(stats.attacks, 'attack')} ({stats.added:,} of them new) and {count(stats.outcomes, 'outcome')}"
+    if not stats.earlier:
+        return f"The pool holds {holds}."
+    share = percent(stats.never / stats.earlier)
+    return f"The pool holds {holds}. {share} of the {stats.earlier:,} from earlier rounds were never replayed."
+
+
+def times(seconds: Mapping[str, float]) -> str:
+    """The whole time and the longest step."""
+    total = sum(seconds.values())
+    if not total:
+        return ""
+    longest = max(seconds, key=lambda step: seconds[step])
+    return f"{duration(total)} in all, {percent(seconds[longest] / total)} of it in {longest}."
+
+
+def history(rounds: Sequence[RoundMetrics]) -> str:
+    """Promotions so far, and attack success from the first round's comparator to the present champion."""
+    promoted = [each for each in rounds if each.outcome == "PROMOTE"]
+    said = f"{count(len(promoted), 'promotion')} in {count(len(rounds), 'round')}."
+    first, last = rounds[0].rate("asr.macro", "champion"), _latest(promoted)
+    if first is None or last is None:
+        return said
+    start = "the base model" if rounds[0].first_run else "the first champion"
+    now = f"{percent(last.value)} of the last promoted model"
+    return f"{said} Attack success went from {percent(first.value)} of {start} to {now}."
+
+
+def _latest(promoted: Sequence[RoundMetrics]) -> Rate | None:
+    return promoted[-1].rate("asr.macro", "candidate") if promoted else None
