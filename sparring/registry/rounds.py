@@ -60,10 +60,10 @@ def claim(store: Store, *, config_digest: str, now: datetime) -> Round:
 
     Raises BusyError when another run claims the same number at this very moment.
     """
-    found = open_round(store)
-    if found:
-        return found
-    number = last_round(store) + 1
+    last = last_round(store)  # looked for once: a round claimed between two looks would let us skip it, still open
+    if _is_open(store, last):
+        return _taken_up(store, last)
+    number = last + 1
     mine = _Claim(
         schema_version=SCHEMA_VERSION,
         number=number,
@@ -79,10 +79,7 @@ def claim(store: Store, *, config_digest: str, now: datetime) -> Round:
 def open_round(store: Store) -> Round | None:
     """The last round when it has no end yet, else None."""
     number = last_round(store)
-    if number == 0 or store.exists(_key(number, "end.json")):
-        return None
-    found = _decode(store, _key(number, "claim.json"), _Claim)
-    return Round(number, found.config_digest, found.claimed_at, resumed=True)
+    return _taken_up(store, number) if _is_open(store, number) else None
 
 
 def last_round(store: Store) -> int:
@@ -135,6 +132,15 @@ def load_config(store: Store, digest: str) -> RunConfig:
     if found != digest:
         raise CorruptError(f"run file {key!r} in {store.url} has digest {found}")
     return _decode(store, key, RunConfig)
+
+
+def _is_open(store: Store, number: int) -> bool:
+    return number > 0 and not store.exists(_key(number, "end.json"))
+
+
+def _taken_up(store: Store, number: int) -> Round:
+    found = _decode(store, _key(number, "claim.json"), _Claim)
+    return Round(number, found.config_digest, found.claimed_at, resumed=True)
 
 
 def _key(number: int, name: str) -> str:
