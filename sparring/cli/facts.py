@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from sparring.config.run import RunConfig
@@ -70,10 +72,11 @@ def report_place(config: RunConfig, store: Store, number: int | None) -> str:
     if page is None:
         root = config.store if "://" in config.store else str(Path(config.store).expanduser().absolute())
         request = RunRequest(store=root, line=config.line, config=recorded_config(store, wanted))
-        execute("report", request.model_dump_json(), str(wanted))
-        page = rounds.load_result(store, wanted, "report", ReportResult)
-    assert page is not None
-    return page.path or f"{store.url}/{page.html_key}"
+        with redirect_stdout(sys.stderr):  # the step's own lines: standard output is for the path
+            key = execute("report", request.model_dump_json(), str(wanted))
+    else:
+        key = page.html_key
+    return f"{store.url}/{key}"
 
 
 def _decided_again(store: Store, record: Record) -> str:

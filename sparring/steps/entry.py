@@ -59,7 +59,8 @@ def execute(step: str, run: str, round_number: str = "") -> str:
     number = _number(step, request, store, round_number)
     if number == 0:
         return ""
-    result = _finished(store, number, step) or _play(step, request, store, number)
+    done = rounds.load_result(store, number, step, STEPS[step].result)
+    result = done or _play(step, request, store, number)
     if step in ("promote", "hold"):
         _close(store, number, result)
     return STEPS[step].outcome(result)
@@ -84,10 +85,9 @@ def _number(step: str, request: RunRequest, store: Store, given: str) -> int:
     raise UsageError(f"step {step} needs a round's number")
 
 
-def _finished(store: Store, number: int, step: str) -> BaseModel | None:
-    if step == "report" and rounds.load_end(store, number) is None:
-        return None  # a page written after a fault is not the last one
-    return rounds.load_result(store, number, step, STEPS[step].result)
+def _is_final(store: Store, number: int, step: str) -> bool:
+    """A page of an open round is not the last one: it leaves no result, so that it is written again."""
+    return step != "report" or rounds.load_end(store, number) is not None
 
 
 def _play(step: str, request: RunRequest, store: Store, number: int) -> BaseModel:
@@ -97,7 +97,8 @@ def _play(step: str, request: RunRequest, store: Store, number: int) -> BaseMode
         config = rounds.load_config(store, recorded_config(store, number))
         context = Context(config, store, number, progress, work_folder(request.store, request.line))
         result = STEPS[step].run(context)
-        rounds.save_result(store, number, step, result, replace=step == "report")
+        if _is_final(store, number, step):
+            rounds.save_result(store, number, step, result)
         record.metrics = _metrics(result)
     progress.update(STEP_STAGE, 1, 1, STEPS[step].note(result))
     return result
