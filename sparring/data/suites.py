@@ -136,7 +136,10 @@ def user_rows(source: SuiteSource, max_chars: int) -> tuple[list[SuiteRow], dict
     labelled = [row for row in loaded if row.label in (None, source.kind)]
     if not labelled:
         raise DataError(f"suite {source.name}: no row of {source.path} is labelled {source.kind}")
-    unique = list({normalise(row.prompt): row for row in reversed(labelled)}.values())[::-1]
+    first: dict[str, PromptRow] = {}
+    for row in labelled:
+        first.setdefault(normalise(row.prompt), row)
+    unique = list(first.values())
     why = Counter({"other label": len(loaded) - len(labelled), "duplicate": len(labelled) - len(unique)})
     return [_user_row(source, row) for row in evenly(unique, source.limit)], dict(+why)
 

@@ -194,7 +194,8 @@ def test_a_misspelt_key_is_answered_with_the_right_one(tmp_path: Path, section: 
 
 def test_every_key_is_documented_in_the_model_the_rendering_and_the_schema() -> None:
     text, schema = render(RunConfig()), json_schema()
-    for name, model in [("RunConfig", RunConfig), *((m.__name__, m) for _, m in _sections())]:
+    models: list[type[BaseModel]] = [RunConfig, *(model for _, model in _sections())]
+    for name, model in [(model.__name__, model) for model in models]:
         described = schema["properties"] if model is RunConfig else schema["$defs"][name]["properties"]
         for key, field in model.model_fields.items():
             if _is_model(field.annotation):
