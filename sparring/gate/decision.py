@@ -123,7 +123,8 @@ class _Facts:
     def _spent(self) -> str:
         return (
             f"α is spent: earlier looks at this champion used {self.alpha_spent:.3g} of {self.policy.alpha:.3g}"
-            f" and one more look needs {self.policy.alpha_per_look:.2g}"
+            f" and one more look needs {self.policy.alpha_per_look:.2g};"
+            " begin another line, or decide on a policy with a larger alpha"
         )
 
     def _decision(self, outcome: Outcome, reason: str, reasons: list[str]) -> Decision:

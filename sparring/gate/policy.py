@@ -111,6 +111,16 @@ class Assumptions(Part):
     asr_design_effect: float = Field(1.0, ge=1.0, description="Variance inflation by clusters of harmful prompts.")
     benign_design_effect: float = Field(1.0, ge=1.0, description="The same for benign prompts.")
 
+    @model_validator(mode="after")
+    def _possible(self) -> Assumptions:
+        change = self.champion_asr - self.candidate_asr
+        if not 0.0 < change <= self.asr_discordance:
+            raise ValueError(
+                f"the ASR falls by {change:.2f} while {self.asr_discordance:.2f} of the prompts differ:"
+                " it must fall, and by no more than that"
+            )
+        return self
+
 
 class Policy(Part):
     """A whole policy file."""

@@ -52,6 +52,7 @@ def test_shipped_policies_explain_every_block(name: str) -> None:
         ({"judge_failure_cap": 0.9}, "judge_failure_cap"),
         ({"missing": "ignore"}, "missing"),
         ({"schema_version": 2}, "schema_version"),
+        ({"assumptions": load_policy("laptop").assumptions.model_dump() | {"asr_discordance": 0.1}}, "assumptions"),
         ({"required": [{"kind": "harmful", "slice": "vanilla", "min": 1}]}, "required.0.min"),
     ],
 )
