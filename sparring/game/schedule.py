@@ -1,0 +1,92 @@
+"""Which games a step plays: a pure function of the run's seed, the round and the step.
+
+A step has slots of `group` rows. Fresh slots are vanilla (one seed, `group` answers) or generated (one seed, `group`
+rewrites, one answer each); replay slots put an attack of the pool before the defender again. Seeds are walked in an
+order shuffled per epoch and label, so that no seed repeats before all of its label were played ([SR]: the split is
+drawn per epoch, not once for ever).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from sparring.config.run import GameConfig, ReplayConfig, SelfplayConfig
+from sparring.game.records import Kind, Label, Seed
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """An attack of the pool with its seed."""
+
+    attack_id: str
+    attack: str
+    seed: Seed
+
+
+@dataclass(frozen=True)
+class Slot:
+    """`group` games on one seed; `replayed` is set for replay slots only."""
+
+    kind: Kind
+    seed: Seed
+    replayed: Replayed | None = None
+
+
+@dataclass(frozen=True)
+class Composition:
+    """Slots of a step by kind."""
+
+    vanilla: int
+    generated: int
+    replayed: int
+
+
+def composition(game: GameConfig, selfplay: SelfplayConfig, replay: ReplayConfig, pooled: int) -> Composition:
+    """How a step's slots divide. Without pooled attacks the replay share goes to fresh games."""
+    slots = selfplay.games // selfplay.group
+    replayed = 0 if replay.sampler == "none" else min(round(slots * replay.share), pooled)
+    generated = round((slots - replayed) * game.generated_share)
+    return Composition(slots - replayed - generated, generated, replayed)
+
+
+class Schedule:
+    """Draws the slots of every step; `slots(step)` depends on nothing but the constructor's arguments and `step`."""
+
+    def __init__(
+        self, seeds: Sequence[Seed], replays: Sequence[Replayed], plan: Composition, harmful_share: float, seed: int
+    ) -> None:
+        self._pools: dict[Label, list[Seed]] = {
+            label: [s for s in seeds if s.label == label] for label in ("harmful", "benign")
+        }
+        self._replays, self._plan, self._harmful, self._seed = list(replays), plan, harmful_share, seed
+
+    def slots(self, step: int) -> list[Slot]:
+        """All slots of a step: vanilla, then generated, then replayed."""
+        slots = [
+            Slot("vanilla", self._fresh("vanilla", step * self._plan.vanilla + i)) for i in range(self._plan.vanilla)
+        ]
+        slots += [
+            Slot("generated", self._fresh("generated", step * self._plan.generated + i))
+            for i in range(self._plan.generated)
+        ]
+        for i in range(self._plan.replayed):
+            replayed = self._nth(self._replays, step * self._plan.replayed + i, "replay")
+            slots.append(Slot("replayed", replayed.seed, replayed))
+        return slots
+
+    def _fresh(self, kind: Kind, index: int) -> Seed:
+        """The index-th seed of a kind: labels alternate in the configured share, each walks its own epochs."""
+        before, after = int(index * self._harmful), int((index + 1) * self._harmful)
+        label: Label = "harmful" if after > before else "benign"
+        return self._nth(self._pools[label], before if label == "harmful" else index - before, f"{kind}/{label}")
+
+    def _nth(self, items: Sequence[Item], nth: int, name: str) -> Item:
+        epoch, offset = divmod(nth, len(items))
+        order = list(range(len(items)))
+        random.Random(f"{self._seed}/{name}/{epoch}").shuffle(order)
+        return items[order[offset]]
