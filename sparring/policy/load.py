@@ -1,0 +1,52 @@
+"""Loading a policy from a checkpoint folder: safetensors only, float32 on CPU, nothing executed from the folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from sparring.errors import ModelError
+from sparring.policy.chat import ChatEncoder
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A model with its tokenizer and chat encoding, in evaluation mode."""
+
+    model: Any
+    tokenizer: Any
+    chat: ChatEncoder
+
+
+def load_policy(folder: Path) -> Policy:
+    """Loads the model in `folder`. Raises ModelError naming the folder when it cannot be used."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, trust_remote_code=False
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"model folder {folder} cannot be loaded: {first}") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return Policy(model.eval(), tokenizer, ChatEncoder.of(tokenizer, model.config))
+
+
+def save_policy(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Writes model and tokenizer as one folder of safetensors."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def set_threads(threads: int) -> None:
+    """Sets torch's CPU threads; 0 keeps its default (all cores)."""
+    if threads > 0:
+        torch.set_num_threads(threads)
