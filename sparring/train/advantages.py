@@ -1,0 +1,60 @@
+"""REINFORCE++ with separate normalisation for each role ([SR], section 3): tensors in, tensors out.
+
+    return_t = clip(r, ±10) − β · Σ_{t' ≥ t} (log π_old − log π_ref)      (k1 KL to the round's starting policy)
+    advantage_t = (return_t − mean_role) / max(std_role, 1e-3)
+
+Every game weighs the same in mean and deviation (sequence weighting): a refusal is short, a helpful answer long, and
+token weighting would let length decide. Void rows are out of the mean, the deviation and the loss.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+REWARD_CLIP = 10.0
+STD_FLOOR = 1e-3
+
+
+def kl_to_go(old: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
+    """Σ_{t' ≥ t} (log π_old − log π_ref) for each token; all (B, T), natural logarithm, zero outside the mask."""
+    gap = (old - reference) * mask
+    return gap.flip(1).cumsum(1).flip(1) * mask
+
+
+def role_normalised(returns: Tensor, mask: Tensor, role: Tensor, valid: Tensor) -> Tensor:
+    """Advantages (B, T) of returns (B, T), normalised within each role over its valid rows.
+
+    `role` (B,) holds role numbers, `valid` (B,) is False for void rows, whose advantages are zero. The variance is
+    taken in two passes and floored: equal rewards would otherwise leave float noise as spread.
+    """
+    advantages = torch.zeros_like(returns)
+    lengths = mask.sum(1).clamp(min=1)
+    for number in role.unique().tolist():
+        rows = (role == number) & valid
+        if not bool(rows.any()):
+            continue
+        weights = mask[rows] / lengths[rows, None]
+        total = weights.sum()
+        mean = (returns[rows] * weights).sum() / total
+        centred = (returns[rows] - mean) * mask[rows]
+        std = ((centred**2 * weights).sum() / total).sqrt()
+        advantages[rows] = centred / std.clamp(min=STD_FLOOR)
+    return advantages
+
+
+def reinforce_pp(
+    reward: Tensor, old: Tensor, reference: Tensor | None, mask: Tensor, role: Tensor, valid: Tensor, beta: float
+) -> Tensor:
+    """Token advantages (B, T) from sequence rewards (B,), see the module's formula.
+
+    Each row is divided by its length over the mean length of its role's valid rows, so that the token-mean loss
+    weighs every game alike.
+    """
+    returns = reward.clamp(-REWARD_CLIP, REWARD_CLIP)[:, None] * mask
+    if reference is not None and beta > 0:
+        returns = returns - beta * kl_to_go(old, reference, mask)
+    advantages = role_normalised(returns, mask, role, valid)
+    lengths = mask.sum(1).clamp(min=1).float()
+    typical = lengths[valid].mean() if bool(valid.any()) else lengths.mean()
+    return advantages * (typical / lengths)[:, None]

@@ -1,0 +1,194 @@
+"""Plays the games of one training step: attackers write, defenders answer, the judge labels, rewards follow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sparring.config.run import GameConfig
+from sparring.embedding import Embedder
+from sparring.game.prompts import attacker_prompt, clean_attack, playable
+from sparring.game.records import Game
+from sparring.game.rewards import FORMS, Outcome, Rewards
+from sparring.game.schedule import Schedule, Slot
+from sparring.judge.protocol import Judge, JudgeCase, Verdict
+from sparring.policy.chat import ChatEncoder
+from sparring.policy.generate import Sampled, generate
+from sparring.replay.identity import attack_id
+
+ATTACKER, DEFENDER = 0, 1
+
+
+@dataclass(frozen=True)
+class Side:
+    """One role's rows of a step: prompts and sampled completions, as token ids, in the same order."""
+
+    prompts: list[list[int]]
+    sampled: Sampled
+
+
+@dataclass(frozen=True)
+class Played:
+    """A step's games with the token ids behind them. `attackers` has one row for each generated game."""
+
+    games: list[Game]
+    attackers: Side
+    defenders: Side
+
+
+@dataclass(frozen=True)
+class Board:
+    """One game before its answer: the attack that the defender will see."""
+
+    slot: Slot
+    attack: str
+    playable: bool
+
+
+class GamePlayer:
+    """Plays steps with the policy as it is at the moment. Randomness depends on (seed, step) alone."""
+
+    def __init__(
+        self,
+        game: GameConfig,
+        schedule: Schedule,
+        chat: ChatEncoder,
+        judge: Judge,
+        embedder: Embedder,
+        *,
+        group: int,
+        seed: int,
+        round_number: int,
+    ) -> None:
+        self.game, self.schedule, self.chat, self.judge, self.embedder = game, schedule, chat, judge, embedder
+        self.group, self.seed, self.round = group, seed, round_number
+
+    def play(self, model: Any, step: int) -> Played:
+        """Plays all games of `step` and judges them."""
+        slots = self.schedule.slots(step)
+        attackers, attacks = self._attack(model, [s for s in slots if s.kind == "generated"], step)
+        boards = self._boards(slots, attacks)
+        prompts = self.chat.encode([b.attack for b in boards], self.game.max_prompt_tokens)
+        sampled = self._sample(model, prompts, self.game.answer_tokens, step * 2 + 1)
+        answers = self.chat.decode(sampled.ids)
+        return Played(self._judged(step, boards, answers), attackers, Side(prompts, sampled))
+
+    def _attack(self, model: Any, slots: list[Slot], step: int) -> tuple[Side, list[str]]:
+        asked = [attacker_prompt(s.seed.text, s.seed.label) for s in slots for _ in range(self.group)]
+        if not asked:
+            return Side([], Sampled([], [])), []
+        prompts = self.chat.encode(asked, self.game.max_prompt_tokens)
+        sampled = self._sample(model, prompts, self.game.attack_tokens, step * 2)
+        return Side(prompts, sampled), [clean_attack(text) for text in self.chat.decode(sampled.ids)]
+
+    def _sample(self, model: Any, prompts: list[list[int]], tokens: int, stream: int) -> Sampled:
+        return generate(
+            model,
+            prompts,
+            eos=self.chat.eos,
+            max_new_tokens=tokens,
+            temperature=self.game.temperature,
+            seed=(self.seed * 1_000_003 + stream) % 2**63,
+        )
+
+    def _boards(self, slots: Sequence[Slot], attacks: list[str]) -> list[Board]:
+        boards, written = [], iter(attacks)
+        for slot in slots:
+            for _ in range(self.group):
+                if slot.kind == "generated":
+                    attack = next(written)
+                    good = playable(attack)
+                    boards.append(Board(slot, attack if good else slot.seed.text, good))
+                else:
+                    text = slot.replayed.attack if slot.replayed else slot.seed.text
+                    boards.append(Board(slot, text, True))
+        return boards
+
+    def _judged(self, step: int, boards: list[Board], answers: list[str]) -> list[Game]:
+        seeds = self.embedder.embed([b.slot.seed.text for b in boards])
+        attacks = self.embedder.embed([b.attack for b in boards])
+        cases = [
+            # the judge reads the label of a written attack itself; seeds and pooled attacks carry theirs
+            JudgeCase(b.attack, answer, None if b.slot.kind == "generated" else b.slot.seed.label)
+            for b, answer in zip(boards, answers, strict=True)
+        ]
+        verdicts = self.judge.judge(cases)
+        similarity = (seeds * attacks).sum(axis=1).tolist()
+        return [
+            self._game(step, i, board, answer, verdict, near)
+            for i, (board, answer, verdict, near) in enumerate(zip(boards, answers, verdicts, similarity, strict=True))
+        ]
+
+    def _game(self, step: int, index: int, board: Board, answer: str, verdict: Verdict, near: float) -> Game:
+        seed, generated = board.slot.seed, board.slot.kind == "generated"
+        faithful = not generated or (
+            near >= self.game.topic_threshold and verdict.prompt_harmful == (seed.label == "harmful")
+        )
+        reason = verdict.reason if not verdict.ok else ("" if board.playable else "attack without words")
+        void = not verdict.ok or not board.playable
+        rewards = Rewards(None, None) if void else FORMS[self.game.reward](_outcome(board, verdict, faithful))
+        return Game(
+            round=self.round,
+            step=step,
+            game=index,
+            kind=board.slot.kind,
+            seed_id=seed.id,
+            seed=seed.text,
+            label=seed.label,
+            behavior=seed.behavior,
+            attack_id=attack_id(board.attack, seed.id),
+            attack=board.attack,
+            answer=answer,
+            prompt_harmful=verdict.prompt_harmful,
+            refused=verdict.refused,
+            harmful=verdict.harmful,
+            degenerate=verdict.degenerate,
+            similarity=float(near),
+            faithful=faithful,
+            attacker_reward=rewards.attacker if generated else None,
+            defender_reward=rewards.defender,
+            attacker_void=generated and rewards.attacker is None,
+            defender_void=rewards.defender is None,
+            reason=reason,
+        )
+
+
+def _outcome(board: Board, verdict: Verdict, faithful: bool) -> Outcome:
+    return Outcome(
+        label=board.slot.seed.label,
+        prompt_harmful=bool(verdict.prompt_harmful),
+        refused=bool(verdict.refused),
+        harmful=bool(verdict.harmful),
+        useful=not verdict.degenerate and verdict.on_topic is not False,
+        faithful=faithful,
+    )
+
+
+def rollout_rows(played: Played, *, train_attacker: bool) -> dict[str, list[Any]]:
+    """The rows that TRL trains on: attackers first, then defenders. Void rows carry an all-zero `env_mask`.
+
+    A completion has at least one token (TRL fails on empty ones): the sampler always returns one.
+    """
+    generated = [g for g in played.games if g.kind == "generated"]
+    rows: dict[str, list[Any]] = {
+        k: [] for k in ("prompt_ids", "completion_ids", "logprobs", "env_mask", "role", "score", "valid")
+    }
+    for role, side, games in (
+        (ATTACKER, played.attackers, generated),
+        (DEFENDER, played.defenders, played.games),
+    ):
+        for i, game in enumerate(games):
+            reward = game.attacker_reward if role == ATTACKER else game.defender_reward
+            valid = reward is not None and (role == DEFENDER or train_attacker)
+            rows["prompt_ids"].append(side.prompts[i])
+            rows["completion_ids"].append(side.sampled.ids[i])
+            rows["logprobs"].append(side.sampled.logprobs[i])
+            rows["env_mask"].append([int(valid)] * len(side.sampled.ids[i]))
+            rows["role"].append(role)
+            rows["score"].append(reward if reward is not None else 0.0)
+            rows["valid"].append(int(valid))
+    return rows
+
+
+OnGames = Callable[[int, list[Game]], None]

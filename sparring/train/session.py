@@ -1,0 +1,168 @@
+"""One self-play training: builds the trainer around the games and runs it, resumable at every saved state."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import PrinterCallback, TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
+from trl import GRPOConfig
+
+from sparring.config.run import SelfplayConfig
+from sparring.errors import TrainingError
+from sparring.game.records import Game
+from sparring.train.curves import step_curve
+from sparring.train.rollout import GamePlayer, Played, rollout_rows
+from sparring.train.supervised import Example, collate
+from sparring.train.trainer import Features, SelfPlayTrainer
+
+OnStep = Callable[[int, list[Game], dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a training needs. `start` is the folder of the starting policy: also the KL reference."""
+
+    config: SelfplayConfig
+    start: Path
+    tokenizer: Any
+    player: GamePlayer
+    lessons: list[Example]
+    work: Path
+    seed: int
+
+
+def train(session: Session, rows: int, on_step: OnStep) -> Any:
+    """Runs all steps and returns the trained model. `rows` is the number of training rows of one step.
+
+    A training state left in `session.work` by a killed run is taken up. `on_step(step, games, curve)` is called after
+    each optimizer step. Raises TrainingError when too many games are void or the loss is not finite.
+    """
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func's warning: the version is pinned
+    watch = _Watch(session.config, on_step)
+    trainer = SelfPlayTrainer(
+        model=str(session.start),
+        reward_funcs=_recorded_score,
+        args=_arguments(session, rows),
+        train_dataset=_groups(session.config, rows),
+        processing_class=session.tokenizer,
+        rollout_func=lambda prompts, trainer: _roll(session, watch, prompts, trainer),
+        features=Features(kl=session.config.kl, sft_coef=session.config.sft_coef, sft=_lesson_plan(session)),
+        callbacks=[watch],
+    )
+    watch.trainer = trainer
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=_last_state(session.work))
+    return trainer.accelerator.unwrap_model(trainer.model).eval()
+
+
+def _recorded_score(score: list[float], **_: Any) -> list[float]:
+    """The reward of each row, as the rollout recorded it."""
+    return score
+
+
+def _arguments(session: Session, rows: int) -> GRPOConfig:
+    config = session.config
+    return GRPOConfig(
+        output_dir=str(session.work),
+        max_steps=config.steps,
+        per_device_train_batch_size=config.micro_batch,
+        gradient_accumulation_steps=rows // config.micro_batch,
+        num_generations=config.group,
+        max_completion_length=max(session.player.game.attack_tokens, session.player.game.answer_tokens),
+        shuffle_dataset=False,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr_rate": 0.1},
+        warmup_steps=round(config.steps * config.warmup),
+        adam_beta1=0.9,
+        adam_beta2=0.95,
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        beta=config.kl,
+        epsilon=config.clip,
+        loss_type="dapo",
+        scale_rewards="none",
+        bf16=False,
+        gradient_checkpointing=False,
+        disable_dropout=True,
+        model_init_kwargs={"dtype": "float32", "use_safetensors": True, "trust_remote_code": False},
+        logging_steps=1,
+        save_strategy="steps",
+        save_steps=config.save_steps,
+        save_total_limit=1,
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        seed=session.seed % 2**31,
+    )
+
+
+def _groups(config: SelfplayConfig, rows: int) -> Dataset:
+    """One dataset row a group of `group` training rows; it only names the step, the schedule does the rest."""
+    per_step = rows // config.group
+    return Dataset.from_list([{"prompt": f"{step}:{g}"} for step in range(config.steps) for g in range(per_step)])
+
+
+def _roll(session: Session, watch: _Watch, prompts: list[str], trainer: Any) -> dict[str, list[Any]]:
+    step = int(prompts[0].split(":")[0])
+    played = session.player.play(trainer.model, step)
+    watch.played(step, played)
+    return rollout_rows(played, train_attacker=session.config.train_attacker)
+
+
+def _lesson_plan(session: Session) -> Callable[[int, int, int], Any] | None:
+    if not session.lessons:
+        return None
+    size, pad = session.config.sft_batch, session.tokenizer.pad_token_id
+
+    def batch(step: int, part: int, parts: int) -> Any:
+        chosen = random.Random(f"{session.seed}/sft/{step}").choices(session.lessons, k=size)[part::parts]
+        return collate(chosen, pad) if chosen else None
+
+    return batch
+
+
+def _last_state(work: Path) -> str | None:
+    found = get_last_checkpoint(str(work)) if work.is_dir() else None
+    # the trainer's state is written last: a folder without it was cut off by a kill
+    return found if found and (Path(found) / "trainer_state.json").is_file() else None
+
+
+class _Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
+    """Collects a step's games and numbers, hands them on, and stops a training that has gone wrong."""
+
+    def __init__(self, config: SelfplayConfig, on_step: OnStep) -> None:
+        self.config, self._on_step = config, on_step
+        self.trainer: Any = None
+        self._games: list[Game] = []
+        self._tokens = 0
+        self._began = time.monotonic()
+
+    def played(self, step: int, played: Played) -> None:
+        self._games = played.games
+        self._tokens = sum(len(ids) for side in (played.attackers, played.defenders) for ids in side.sampled.ids)
+        unjudged = sum(bool(g.reason) for g in played.games)
+        if unjudged > self.config.max_void_share * len(played.games):
+            raise TrainingError(
+                f"step {step}: {unjudged} of {len(played.games)} games are void "
+                f"(selfplay.max_void_share {self.config.max_void_share}); first reason: "
+                f"{next(g.reason for g in played.games if g.reason)}"
+            )
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        if not logs or "loss" not in logs:
+            return
+        if not math.isfinite(logs["loss"]) or not math.isfinite(logs.get("grad_norm", 0.0)):
+            raise TrainingError(f"step {state.global_step}: the loss or its gradient is not finite")
+        seconds, self._began = time.monotonic() - self._began, time.monotonic()
+        curve = step_curve(state.global_step, self._games, {**logs, **self.trainer.step_stats}, seconds, self._tokens)
+        self._on_step(state.global_step, self._games, curve)

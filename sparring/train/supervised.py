@@ -1,0 +1,115 @@
+"""Supervised batches: refusals, self-distilled helpful answers and attacker demonstrations, as token tensors.
+
+The helpful answers are the start model's own, kept only when the judge passes them ([SR]: self-distilled, so that
+helpfulness does not drift towards another model's style). Targets are cut where the game cuts answers.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparring.config.run import GameConfig, WarmStartConfig
+from sparring.data.starter import Demonstration, Refusal
+from sparring.game.prompts import attacker_prompt
+from sparring.game.records import Seed
+from sparring.judge.protocol import Judge, JudgeCase
+from sparring.policy.chat import ChatEncoder
+from sparring.policy.generate import generate
+
+IGNORED = -100
+_DISTIL_TEMPERATURE = 0.7
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt and the answer to learn, as token ids."""
+
+    prompt: list[int]
+    answer: list[int]
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """Examples by kind: what the warm start mixes."""
+
+    refusals: list[Example]
+    helpful: list[Example]
+    attacks: list[Example]
+
+
+def distil(
+    model: Any, chat: ChatEncoder, judge: Judge, seeds: Sequence[Seed], game: GameConfig, seed: int
+) -> list[Example]:
+    """The model's own answers to benign seeds, without those the judge does not pass."""
+    texts = [s.text for s in seeds]
+    prompts = chat.encode(texts, game.max_prompt_tokens)
+    sampled = generate(
+        model, prompts, eos=chat.eos, max_new_tokens=game.answer_tokens, temperature=_DISTIL_TEMPERATURE, seed=seed
+    )
+    cases = [JudgeCase(text, answer, "benign") for text, answer in zip(texts, chat.decode(sampled.ids), strict=True)]
+    verdicts = judge.judge(cases)
+    return [Example(p, a) for p, a, v in zip(prompts, sampled.ids, verdicts, strict=True) if v.benign_pass]
+
+
+def refusal_examples(
+    chat: ChatEncoder,
+    seeds: Sequence[Seed],
+    refusals: Sequence[Refusal],
+    topics: Mapping[str, str],
+    game: GameConfig,
+    rng: random.Random,
+) -> list[Example]:
+    """One refusal for each harmful seed, its topic filled in where the text has a slot for one."""
+    texts = []
+    for s in seeds:
+        fitting = [r.text for r in refusals if s.category in topics or "{topic}" not in r.text]
+        texts.append(rng.choice(fitting).replace("{topic}", topics.get(s.category, "")))
+    prompts = chat.encode([s.text for s in seeds], game.max_prompt_tokens)
+    answers = chat.encode_answers(texts, game.answer_tokens)
+    return [Example(p, a) for p, a in zip(prompts, answers, strict=True)]
+
+
+def attack_examples(chat: ChatEncoder, demonstrations: Sequence[Demonstration], game: GameConfig) -> list[Example]:
+    """Demonstrations of the attacker's role."""
+    asked = [attacker_prompt(d.seed_text, d.label) for d in demonstrations]
+    prompts = chat.encode(asked, game.max_prompt_tokens)
+    answers = chat.encode_answers([d.prompt for d in demonstrations], game.attack_tokens)
+    return [Example(p, a) for p, a in zip(prompts, answers, strict=True)]
+
+
+def warm_batches(lessons: Lessons, config: WarmStartConfig, rng: random.Random) -> list[list[Example]]:
+    """The warm start's batches: the attacker's share first, the rest half refusals, half helpful answers."""
+    attack_rows = round(config.batch * config.attacker_share) if lessons.attacks else 0
+    refuse_rows = (config.batch - attack_rows) // 2
+    sizes = (attack_rows, refuse_rows, config.batch - attack_rows - refuse_rows)
+    streams = [_endless(kind, rng) for kind in (lessons.attacks, lessons.refusals, lessons.helpful)]
+    return [
+        [next(stream) for stream, size in zip(streams, sizes, strict=True) for _ in range(size)]
+        for _ in range(config.steps)
+    ]
+
+
+def _endless(items: Sequence[Example], rng: random.Random) -> Any:
+    while True:
+        for index in rng.sample(range(len(items)), len(items)):
+            yield items[index]
+
+
+def collate(examples: Sequence[Example], pad: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Right-padded ids, attention mask and labels, each (B, T) int64; labels are IGNORED outside the answers."""
+    width = max(len(e.prompt) + len(e.answer) for e in examples)
+    ids = torch.full((len(examples), width), pad)
+    mask = torch.zeros(len(examples), width, dtype=torch.long)
+    labels = torch.full((len(examples), width), IGNORED)
+    for row, example in enumerate(examples):
+        tokens = [*example.prompt, *example.answer]
+        ids[row, : len(tokens)] = torch.tensor(tokens)
+        mask[row, : len(tokens)] = 1
+        labels[row, len(example.prompt) : len(tokens)] = torch.tensor(example.answer)
+    return ids, mask, labels

@@ -1,0 +1,147 @@
+"""Self-play as a TRL trainer: every override of GRPOTrainer's private hooks lives in this file (trl 1.16).
+
+TRL brings the loop, accelerate, checkpoints, the reference model, clipping and logging. Ours are the games (through
+the public `rollout_func`), the advantages (REINFORCE++ normalised for each role), the log-probabilities with the
+prompt computed once, and the supervised term. With `features` None a step equals stock TRL bit for bit (tested).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from trl import GRPOTrainer
+
+from sparring.policy.logprobs import pack, packed_logprobs
+from sparring.train.advantages import reinforce_pp
+
+EXTRA = ("role", "score", "valid")
+"""Fields that the rollout adds to every row: role number, raw reward (0 when void), whether the row trains."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What differs from stock GRPO. `kl` weighs the KL penalty inside the reward; `sft(step, slice, of)` returns the
+
+    supervised batch (ids, attention mask, labels; each (B, T)) of one micro-batch, None to leave the term out.
+    """
+
+    kl: float = 0.0
+    sft_coef: float = 0.0
+    sft: Callable[[int, int, int], tuple[Tensor, Tensor, Tensor] | None] | None = None
+
+
+class SelfPlayTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
+    """GRPOTrainer that learns both roles from whole games. See the module's docstring."""
+
+    def __init__(self, *args: Any, features: Features | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.features = features
+        self._rows: dict[str, Tensor] = {}
+        self.step_stats: dict[str, float] = {}
+
+    def _calculate_rewards(self, inputs: Any, *args: Any) -> Any:
+        if self.features:
+            device = self.accelerator.device
+            self._rows = {name: torch.tensor([row[name] for row in inputs], device=device) for name in EXTRA}
+        return super()._calculate_rewards(inputs, *args)
+
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        batch = super()._generate_and_score_completions(inputs)
+        if not self.features:
+            return batch
+        mask = batch["completion_mask"] * batch["tool_mask"]
+        old, reference = batch["sampling_per_token_logps"], batch.get("ref_per_token_logps")
+        batch["advantages"] = reinforce_pp(
+            self._rows["score"].float(),
+            old,
+            reference,
+            mask,
+            self._rows["role"],
+            self._rows["valid"].bool(),
+            self.features.kl,
+        )
+        if reference is not None:
+            total = mask.sum().clamp(min=1)
+            self.step_stats["kl"] = float((((old - reference) * mask).sum() / total).item())
+        batch["group"] = torch.arange(len(mask), device=mask.device)
+        return batch
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        before = self._buffered_inputs
+        inputs = super()._prepare_inputs(generation_batch)
+        if self.features and self.model.training and self._buffered_inputs is not before:
+            # TRL shuffles single rows; rows of one prompt must meet in one micro-batch to share its forward pass
+            self._buffered_inputs = _in_order(self._buffered_inputs)
+            inputs = self._buffered_inputs[self._step % self.args.steps_per_generation]
+        return inputs
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        if not self.features:
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **kwargs
+            )
+        size = batch_size or len(input_ids)
+        parts = []
+        for start in range(0, len(input_ids), size):
+            ids, mask = input_ids[start : start + size], attention_mask[start : start + size]
+            completions = ids[:, -logits_to_keep:]
+            packed = pack(ids[:, :-logits_to_keep], mask[:, :-logits_to_keep], completions, mask[:, -logits_to_keep:])
+            parts.append(packed_logprobs(model, packed, completions, entropy=compute_entropy))
+        entropies = torch.cat([e for _, e in parts if e is not None]) if compute_entropy else None
+        return torch.cat([logps for logps, _ in parts]), entropies, None
+
+    def _compute_loss(self, model: Any, inputs: Any) -> Any:
+        if not self.features:
+            return super()._compute_loss(model, inputs)
+        beta, self.beta = self.beta, 0.0  # the KL is in the reward already; counted here it would count twice
+        try:
+            loss = super()._compute_loss(model, inputs)
+        finally:
+            self.beta = beta
+        return loss + self._supervised(model)
+
+    def _supervised(self, model: Any) -> Tensor | float:
+        features, parts = self.features, self.current_gradient_accumulation_steps
+        if not features or not features.sft or features.sft_coef == 0:
+            return 0.0
+        batch = features.sft(self.state.global_step, self._step % parts, parts)
+        if batch is None:
+            return 0.0
+        ids, mask, labels = (t.to(self.accelerator.device) for t in batch)
+        loss: Tensor = model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).loss
+        self.step_stats["sft_loss"] = float(loss.detach())
+        return features.sft_coef * loss / parts
+
+
+def _in_order(batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Brings the rows of all micro-batches back into the order of the rollout (`group`) and splits them again."""
+    order = torch.cat([b["group"] for b in batches]).argsort()
+    size = len(batches[0]["group"])
+    joined = {
+        key: torch.cat([b[key] for b in batches])[order] if _per_row(value, size) else value
+        for key, value in batches[0].items()
+    }
+    return [
+        {
+            key: value[i * size : (i + 1) * size] if _per_row(batches[0][key], size) else value
+            for key, value in joined.items()
+        }
+        for i in range(len(batches))
+    ]
+
+
+def _per_row(value: Any, size: int) -> bool:
+    return isinstance(value, Tensor) and value.dim() > 0 and len(value) == size

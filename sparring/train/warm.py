@@ -1,0 +1,81 @@
+"""The supervised warm start of the first round, on transformers' Trainer.
+
+A model that refuses 2 % of anything gives pure reinforcement learning no refusal to reinforce. The warm start is only
+strong enough to make both answers likely; telling harmful from harmless is left to self-play.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import Dataset
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from sparring.config.run import WarmStartConfig
+from sparring.train.supervised import Example, collate
+
+OnStep = Callable[[int, dict[str, float]], None]
+
+
+class _Rows(Dataset[Example]):
+    def __init__(self, rows: list[Example]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Example:
+        return self._rows[index]
+
+
+class _Ordered(Trainer):  # type: ignore[misc]  # transformers is untyped
+    """Walks the batches in the order they were drawn in."""
+
+    def _get_train_sampler(self, *_: Any) -> None:
+        return None
+
+
+class _Report(TrainerCallback):  # type: ignore[misc]
+    def __init__(self, on_step: OnStep) -> None:
+        self._on_step = on_step
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            self._on_step(state.global_step, logs)
+
+
+def warm_start(
+    model: Any, pad: int, batches: list[list[Example]], config: WarmStartConfig, work: Path, seed: int, on_step: OnStep
+) -> None:
+    """Trains `model` in place, one optimizer step a batch; `on_step(step, logs)` after each."""
+    arguments = TrainingArguments(
+        output_dir=str(work),
+        max_steps=len(batches),
+        per_device_train_batch_size=config.batch,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=min(3, len(batches)),
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        bf16=False,
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        seed=seed,
+    )
+    trainer = _Ordered(
+        model=model,
+        args=arguments,
+        train_dataset=_Rows([row for batch in batches for row in batch]),
+        data_collator=lambda rows: dict(
+            zip(("input_ids", "attention_mask", "labels"), collate(rows, pad), strict=True)
+        ),
+        callbacks=[_Report(on_step)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
