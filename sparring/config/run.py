@@ -95,6 +95,7 @@ class WarmStartConfig(Section):
     batch: int = Field(16, ge=2, description="Rows a step: refusals, helpful answers and attacker demonstrations.")
     learning_rate: float = Field(2e-5, ge=0, description="AdamW learning rate.")
     attacker_share: Share = Field(0.2, description="Share of rows that show the attacker its role.")
+    examples: int = Field(96, ge=4, description="Seeds of each label that the refusals and own answers are made for.")
 
 
 class SelfplayConfig(Section):
@@ -114,6 +115,7 @@ class SelfplayConfig(Section):
         1.0, ge=0, description="Weight of the supervised term on benign instructions; 0 leaves it out."
     )
     sft_batch: int = Field(8, ge=1, description="Supervised rows a step.")
+    sft_examples: int = Field(96, ge=4, description="Benign seeds whose own answers make the supervised set.")
     train_attacker: bool = Field(True, description="False freezes the attacker: its rows carry no loss.")
     max_void_share: Share = Field(0.5, description="A step with a larger share of void games stops the run.")
     save_steps: int = Field(4, ge=1, description="Steps between resumable training states.")

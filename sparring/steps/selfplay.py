@@ -1,0 +1,347 @@
+"""Step `selfplay`: warm start (first round only), then self-play with shared weights; leaves a candidate.
+
+start checkpoint ─► [warm start] ─► games ─► REINFORCE++ ─► candidate
+                                      └─► transcripts, learning curves
+
+A killed run goes on: the warm-started checkpoint is recorded in the store, training states lie in the work folder.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sparring.config.run import (
+    GameConfig,
+    JudgeConfig,
+    ModelConfig,
+    ReplayConfig,
+    RunConfig,
+    SelfplayConfig,
+    WarmStartConfig,
+)
+from sparring.data import starter
+from sparring.errors import ConfigError, CorruptError
+from sparring.game.records import Game, Seed
+from sparring.game.schedule import Composition, Replayed, Schedule, composition
+from sparring.progress import Progress
+from sparring.registry.checkpoints import has_checkpoint, load_checkpoint, save_checkpoint
+from sparring.steps.results import PrepareResult, SelfplayResult
+from sparring.store.base import Store
+from sparring.store.datasets import load_table
+
+_NULLABLE = {"prompt_harmful", "refused", "harmful", "degenerate", "attacker_reward", "defender_reward"}
+
+
+@dataclass(frozen=True)
+class SelfplayStepConfig:
+    """The sections that self-play reads."""
+
+    model: ModelConfig
+    game: GameConfig
+    warm_start: WarmStartConfig
+    selfplay: SelfplayConfig
+    replay: ReplayConfig
+    judge: JudgeConfig
+    candidate: str | None
+
+    @classmethod
+    def of(cls, config: RunConfig) -> SelfplayStepConfig:
+        """The sections of a run file."""
+        return cls(
+            config.model,
+            config.game,
+            config.warm_start,
+            config.selfplay,
+            config.replay,
+            config.judge,
+            config.candidate,
+        )
+
+
+@dataclass(frozen=True)
+class SelfplayInputs:
+    """What the round prepared, the run's seed and a local folder for training states."""
+
+    prepared: PrepareResult
+    seed: int
+    work: Path
+
+    @property
+    def round_seed(self) -> int:
+        """Seed of this round: the run's seed and the round's number."""
+        return self.seed * 10_007 + self.prepared.round
+
+
+def run(config: SelfplayStepConfig, store: Store, inputs: SelfplayInputs, progress: Progress) -> SelfplayResult:
+    """Makes the round's candidate. Raises TrainingError, ModelError, StoreError."""
+    keys = _Keys(inputs.prepared.round)
+    if config.candidate:
+        return _given(config.candidate, store, keys)
+    curves, games = _Curves(store, keys), _Games(inputs.work / f"round-{inputs.prepared.round:06d}")
+    warm = _warm(config, store, inputs, curves, progress) if _needs_warm(config, inputs) else None
+    start = load_checkpoint(store, warm or inputs.prepared.start, inputs.work / "checkpoints")
+    candidate = warm or inputs.prepared.start
+    if config.selfplay.steps:
+        candidate = _play(config, store, inputs, start, curves, games, progress)
+    table = games.table()
+    _put_table(store, keys.games, table)
+    result = SelfplayResult(
+        candidate=candidate,
+        warm=warm,
+        games_key=keys.games,
+        curves_key=keys.curves,
+        games=table.num_rows,
+        trained_tokens=int(sum(line.get("tokens", 0) for line in curves.lines)),
+    )
+    shutil.rmtree(games.folder, ignore_errors=True)  # training states can be gigabytes; the candidate is stored
+    return result
+
+
+@dataclass(frozen=True)
+class _Keys:
+    round: int
+
+    @property
+    def folder(self) -> str:
+        return f"rounds/{self.round:06d}/selfplay"
+
+    @property
+    def games(self) -> str:
+        return f"{self.folder}/games.parquet"
+
+    @property
+    def curves(self) -> str:
+        return f"{self.folder}/curves.jsonl"
+
+    @property
+    def warm(self) -> str:
+        return f"{self.folder}/warm.json"
+
+
+def _given(folder: str, store: Store, keys: _Keys) -> SelfplayResult:
+    """A candidate trained elsewhere: nothing is played, the tables stay empty."""
+    from sparring.policy.packaged import import_folder
+
+    path = Path(folder).expanduser()
+    if not path.is_dir():
+        raise ConfigError(f"candidate {folder} is not a folder", hint="name a folder with safetensors and tokenizer")
+    digest = import_folder(path, store, meta={"source": folder})
+    _put_table(store, keys.games, games_table([]))
+    store.put(keys.curves, b"")
+    return SelfplayResult(
+        candidate=digest, warm=None, games_key=keys.games, curves_key=keys.curves, games=0, trained_tokens=0
+    )
+
+
+def _needs_warm(config: SelfplayStepConfig, inputs: SelfplayInputs) -> bool:
+    """The warm start belongs to a line's beginning: later rounds start from a champion that already refuses."""
+    return inputs.prepared.champion is None and config.warm_start.steps > 0
+
+
+def _warm(config: SelfplayStepConfig, store: Store, inputs: SelfplayInputs, curves: _Curves, progress: Progress) -> str:
+    """Digest of the warm-started checkpoint; a run killed after it finds it recorded."""
+    key = _Keys(inputs.prepared.round).warm
+    if store.exists(key):
+        digest = str(json.loads(store.get(key))["digest"])
+        if has_checkpoint(store, digest):
+            return digest
+    from sparring.policy.load import load_policy, save_policy, set_threads
+    from sparring.train.supervised import warm_batches
+    from sparring.train.warm import warm_start
+
+    set_threads(config.model.threads)
+    policy = load_policy(load_checkpoint(store, inputs.prepared.start, inputs.work / "checkpoints"))
+    seeds, rng = _seeds(store, inputs.prepared), random.Random(inputs.round_seed)
+    progress.update("own answers", 0, 1)
+    lessons = _lessons(config, policy, seeds, rng, inputs.round_seed)
+    progress.update("own answers", 1, 1, f"{len(lessons.helpful)} helpful")
+
+    def on_step(step: int, logs: dict[str, float]) -> None:
+        curves.add({"phase": "warm", "step": step, "loss": float(logs["loss"])})
+        progress.update("warm start", step, config.warm_start.steps, f"loss {logs['loss']:.2f}")
+
+    scratch = inputs.work / f"round-{inputs.prepared.round:06d}" / "warm"
+    batches = warm_batches(lessons, config.warm_start, rng)
+    warm_start(
+        policy.model, policy.tokenizer.pad_token_id, batches, config.warm_start, scratch, inputs.round_seed, on_step
+    )
+    save_policy(policy.model, policy.tokenizer, scratch / "model")
+    digest = save_checkpoint(store, scratch / "model", meta={"parent": inputs.prepared.start, "phase": "warm"})
+    store.put(key, json.dumps({"digest": digest}).encode())
+    curves.flush()
+    shutil.rmtree(scratch, ignore_errors=True)
+    return digest
+
+
+def _lessons(config: SelfplayStepConfig, policy: Any, seeds: Sequence[Seed], rng: random.Random, seed: int) -> Any:
+    from sparring.judge import load_judge
+    from sparring.train.supervised import Lessons, attack_examples, distil, refusal_examples
+
+    rows = config.warm_start.examples
+    harmful = _sample([s for s in seeds if s.label == "harmful"], rows, rng)
+    benign = _sample([s for s in seeds if s.label == "benign"], rows, rng)
+    judge = load_judge(config.judge.reward)
+    return Lessons(
+        refusal_examples(policy.chat, harmful, starter.refusals(), starter.categories(), config.game, rng),
+        distil(policy.model, policy.chat, judge, benign, config.game, seed),
+        attack_examples(policy.chat, starter.demonstrations(), config.game),
+    )
+
+
+def _play(
+    config: SelfplayStepConfig,
+    store: Store,
+    inputs: SelfplayInputs,
+    start: Path,
+    curves: _Curves,
+    games: _Games,
+    progress: Progress,
+) -> str:
+    from sparring.embedding import default_embedder
+    from sparring.judge import load_judge
+    from sparring.policy.load import load_policy, save_policy, set_threads
+    from sparring.train.rollout import GamePlayer
+    from sparring.train.session import Session, train
+    from sparring.train.supervised import distil
+
+    set_threads(config.model.threads)
+    policy, seeds = load_policy(start), _seeds(store, inputs.prepared)
+    replays = _replays(store, inputs.prepared)
+    plan = composition(config.game, config.selfplay, config.replay, len(replays))
+    judge, rng = load_judge(config.judge.reward), random.Random(inputs.round_seed)
+    benign = _sample([s for s in seeds if s.label == "benign"], config.selfplay.sft_examples, rng)
+    lessons = []
+    if config.selfplay.sft_coef > 0:
+        progress.update("supervised set", 0, 1)
+        lessons = distil(policy.model, policy.chat, judge, benign, config.game, inputs.round_seed)
+        progress.update("supervised set", 1, 1, f"{len(lessons)} helpful")
+    schedule = Schedule(seeds, replays, plan, config.game.harmful_share, inputs.round_seed)
+    player = GamePlayer(
+        config.game,
+        schedule,
+        policy.chat,
+        judge,
+        default_embedder(),
+        group=config.selfplay.group,
+        seed=inputs.round_seed,
+        round_number=inputs.prepared.round,
+    )
+
+    def on_step(step: int, played: list[Game], curve: dict[str, float]) -> None:
+        games.keep(step, played)
+        curves.add({"phase": "selfplay", **curve})
+        curves.flush()
+        progress.update("self-play", step, config.selfplay.steps, _note(curve))
+
+    session = Session(
+        config.selfplay, start, policy.tokenizer, player, lessons, games.folder / "train", inputs.round_seed
+    )
+    model = train(session, training_rows(plan, config.selfplay.group), on_step)
+    folder = games.folder / "candidate"
+    save_policy(model, policy.tokenizer, folder)
+    progress.update("store candidate", 0, 1)
+    digest = save_checkpoint(
+        store, folder, meta={"parent": inputs.prepared.start, "round": str(inputs.prepared.round), "phase": "selfplay"}
+    )
+    progress.update("store candidate", 1, 1, digest[:12])
+    return digest
+
+
+def training_rows(plan: Composition, group: int) -> int:
+    """Rows that one step trains on: an attacker and a defender row for each generated game, else a defender row."""
+    return (plan.vanilla + 2 * plan.generated + plan.replayed) * group
+
+
+def _note(curve: dict[str, float]) -> str:
+    parts = [
+        f"{name} {curve[key]:.0%}"
+        for name, key in (("refused harmful", "refused_harmful"), ("refused benign", "refused_benign"))
+        if key in curve
+    ]
+    return ", ".join(parts)
+
+
+def _sample(items: Sequence[Seed], k: int, rng: random.Random) -> list[Seed]:
+    return rng.sample(items, min(k, len(items)))
+
+
+def _seeds(store: Store, prepared: PrepareResult) -> list[Seed]:
+    names = [field.name for field in fields(Seed)]
+    return [Seed(**{name: row[name] for name in names}) for row in load_table(store, prepared.seeds).to_pylist()]
+
+
+def _replays(store: Store, prepared: PrepareResult) -> list[Replayed]:
+    rows = load_table(store, prepared.replay).to_pylist()
+    return [
+        Replayed(
+            r["attack_id"],
+            r["text"],
+            Seed(r["seed_id"], r["seed"], r["label"], r["behavior"], r.get("category") or "", "pool"),
+        )
+        for r in rows
+    ]
+
+
+class _Games:
+    """Transcripts of the steps played so far, one file a step, so that a resumed training replaces what it replays."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def keep(self, step: int, games: list[Game]) -> None:
+        path = self.folder / "games" / f"{step:06d}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(games_table(games), path.with_suffix(".part"))
+        path.with_suffix(".part").replace(path)
+
+    def table(self) -> pa.Table:
+        paths = sorted((self.folder / "games").glob("*.parquet"))
+        return pa.concat_tables([pq.read_table(path) for path in paths]) if paths else games_table([])
+
+
+def games_table(games: Sequence[Game]) -> pa.Table:
+    """Transcripts as a table: one row a game, the fields of `Game` as columns."""
+    types = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
+    schema = pa.schema(
+        [pa.field(f.name, types.get(str(f.type).split(" ")[0], pa.string()), f.name in _NULLABLE) for f in fields(Game)]
+    )
+    return pa.Table.from_pylist([asdict(game) for game in games], schema=schema)
+
+
+class _Curves:
+    """The learning curves, one JSON object a line; kept in the store after every step, taken up after a kill."""
+
+    def __init__(self, store: Store, keys: _Keys) -> None:
+        self._store, self._key = store, keys.curves
+        self.lines: list[dict[str, Any]] = self._load()
+
+    def _load(self) -> list[dict[str, Any]]:
+        if not self._store.exists(self._key):
+            return []
+        try:
+            return [json.loads(line) for line in self._store.get(self._key).decode().splitlines()]
+        except ValueError as error:
+            raise CorruptError(f"{self._key} in {self._store.url} is not JSON lines", hint="delete it") from error
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Appends a line; one of the same phase and step, left by a killed run, gives way."""
+        key = (line["phase"], line["step"])
+        self.lines = [old for old in self.lines if (old["phase"], old["step"]) != key] + [line]
+
+    def flush(self) -> None:
+        self._store.put(self._key, "".join(json.dumps(line) + "\n" for line in self.lines).encode())
+
+
+def _put_table(store: Store, key: str, table: pa.Table) -> None:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    store.put(key, sink.getvalue().to_pybytes())
