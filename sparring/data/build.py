@@ -20,7 +20,7 @@ from sparring.data.load import data_files
 from sparring.data.seeds import clean_seeds, collect_seeds, seeds_table
 from sparring.data.suites import Suites, build_suites
 from sparring.embedding import DIMENSION, Embedder, Vectors
-from sparring.errors import CorruptError
+from sparring.errors import CorruptError, NotFoundError
 from sparring.progress import Progress
 from sparring.store.base import Store
 from sparring.store.datasets import load_meta, save_table
@@ -50,14 +50,11 @@ def build_datasets(
     `power` makes the card's power table. Raises DataError (file, row), StoreError.
     """
     key = f"prepare/{inputs_digest(config)}.json"
-    if store.exists(key):
-        found = _recorded(store, key)
-        for digest in (found.seeds, found.suites):
-            load_meta(store, digest)
-        return found
-    built = _build(config, store, embedder(), progress, power)
-    store.put(key, built.model_dump_json().encode())
-    return built
+    found = _recorded(store, key)
+    if found is None:
+        found = _build(config, store, embedder(), progress, power)
+        store.put(key, found.model_dump_json().encode())
+    return found
 
 
 def inputs_digest(config: DataConfig) -> str:
@@ -86,20 +83,29 @@ def _build(
     suite_vectors = embed(embedder, texts, progress, "read suites")
     vectors = embed(embedder, [seed.text for seed in collected.seeds], progress, "read seeds")
     clean = clean_seeds(collected, vectors, texts, suite_vectors, config)
-    card = seeds_card(collected, clean, ids, suite_vectors, config)
+    seeds = seeds_table(clean.seeds), seeds_card(collected, clean, ids, suite_vectors, config)
+    asked = suites.table(), suites_card(suites, config, power(suites))
     return Built(
-        seeds=save_table(store, seeds_table(clean.seeds), name="seeds", meta=card),
-        suites=save_table(store, suites.table(), name="suites", meta=suites_card(suites, config, power(suites))),
+        seeds=save_table(store, seeds[0], name="seeds", meta=seeds[1]),
+        suites=save_table(store, asked[0], name="suites", meta=asked[1]),
     )
 
 
-def _recorded(store: Store, key: str) -> Built:
+def _recorded(store: Store, key: str) -> Built | None:
+    """What was built of these inputs, if both datasets are still there."""
+    if not store.exists(key):
+        return None
     try:
-        return Built.model_validate_json(store.get(key))
+        built = Built.model_validate_json(store.get(key))
+        for digest in (built.seeds, built.suites):
+            load_meta(store, digest)
+    except NotFoundError:
+        return None
     except ValidationError as error:
         raise CorruptError(
             f"{key} in {store.url} is not what prepare writes", hint="delete it: it is made again"
         ) from error
+    return built
 
 
 def _fingerprints(source: str) -> Iterator[tuple[str, str]]:

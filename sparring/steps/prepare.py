@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -97,10 +98,15 @@ def replay_count(selfplay: SelfplayConfig, replay: ReplayConfig) -> int:
 
 
 def _base(config: ModelConfig, store: Store, log: ChampionLog, progress: Progress) -> str:
-    """Digest of the base model. Once a champion was promoted, a changed `model.source` changes nothing."""
+    """Digest of the base model. Once a champion was promoted, a changed `model.source` changes nothing.
+
+    Until then a folder is read anew, since somebody may have put another model there.
+    """
     recorded = _recorded_base(store)
-    if recorded and has_checkpoint(store, recorded.digest) and (log.champion or recorded.source == config.source):
-        return recorded.digest
+    if recorded and has_checkpoint(store, recorded.digest):
+        same = recorded.source == config.source and not Path(config.source).is_dir()
+        if same or log.champion:
+            return recorded.digest
     from sparring.policy.packaged import base_checkpoint  # torch: only the first round pays for it
 
     progress.update("base model", 0, 1, config.source)
