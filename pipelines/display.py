@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import TracebackType
 from typing import Final, Protocol
 
@@ -74,7 +75,8 @@ class Bars:
         stages = list(step.stages.values()) or [Stage("", step.begun, 0, 0, 0, step.begun)]
         for index, stage in enumerate(stages):
             head = (self._spinner, step.name) if index == 0 else ("", "")
-            grid.add_row(*head, stage.name, _bar(stage), _count(stage), remaining_text(stage), Text(stage.note, "dim"))
+            left = remaining_text(stage, time.time())
+            grid.add_row(*head, stage.name, _bar(stage), _count(stage), left, Text(stage.note, "dim"))
         return grid
 
 
@@ -121,11 +123,12 @@ def stage_line(step: StepState, stage: Stage) -> Text:
     return Text(", ".join(part for part in parts if part))
 
 
-def remaining_text(stage: Stage) -> str:
+def remaining_text(stage: Stage, now: float | None = None) -> str:
     """`5 min 0 s left`; empty while nothing is known."""
     if stage.total and stage.done >= stage.total:
         return "done"
-    return "" if stage.remaining is None else f"{duration(stage.remaining)} left"
+    seconds = stage.remaining(now)
+    return "" if seconds is None else f"{duration(seconds)} left"
 
 
 def duration(seconds: float) -> str:

@@ -52,13 +52,16 @@ class Stage:
     now: float
     note: str = ""
 
-    @property
-    def remaining(self) -> float | None:
-        """Seconds to go at the average speed so far; None before a first unit was done."""
+    def remaining(self, now: float | None = None) -> float | None:
+        """Seconds to go at the average speed so far, seen from `now` (clock; else from the last event).
+
+        None before a first unit was done; never below zero: a unit may take longer than those before it.
+        """
         made = self.done - self.first
         if made <= 0:
             return None
-        return (self.now - self.begun) / made * max(0, self.total - self.done)
+        expected = (self.now - self.begun) / made * max(0, self.total - self.done)
+        return max(0.0, expected - ((now or self.now) - self.now))
 
 
 @dataclass

@@ -84,7 +84,7 @@ def _play(request: RunRequest, store: Store, ahead: Plan, files: Files, screen: 
             environment = {**_environment(files), "TMPDIR": scratch, **guard}
             code = _run_child(_command(request, ahead, scratch), environment, files, display)
     except Stopped as stop:
-        screen.print(f"stopped: {_where(store)}")
+        screen.print(f"stopped: {_where(store)}", highlight=False)
         return stop.code
     seconds = duration(time.monotonic() - clock)
     end = rounds.load_end(store, ahead.number)

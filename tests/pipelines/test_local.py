@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -90,7 +91,6 @@ def test_promote_branch(tmp_path: Path) -> None:
     done = run(planted.request.store)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "round 1 goes on at step gate" in done.stdout and "round 1: PROMOTE" in done.stdout
-    assert "its own" not in done.stdout or "differs" in done.stdout
     assert read_log(planted.store).champion == planted.candidate
     assert_finished(planted, done.stdout, "promote", "hold")
 
@@ -190,7 +190,7 @@ def test_steps_end_with_a_runner_that_was_killed(tmp_path: Path) -> None:
         pass
 
 
-def test_a_killed_step_is_named_and_the_rerun_finishes_the_round(tmp_path: Path) -> None:
+def test_a_killed_step_is_named_and_leaves_the_round_open(tmp_path: Path) -> None:
     planted = plant(tmp_path, BETTER)
     rounds.close(planted.store, planted.number, decision="INVALID", reason="makes way for a round that has to prepare")
     store = planted.request.store
@@ -250,19 +250,16 @@ def test_an_undecided_round_can_be_given_up_and_a_decided_one_cannot(tmp_path: P
     assert done.returncode == 2 and "can only be finished" in done.stderr
 
 
-def test_a_clone_in_a_folder_with_a_blank_in_its_name(tmp_path: Path) -> None:
+def test_an_interpreter_in_a_folder_with_a_blank_in_its_name(tmp_path: Path) -> None:
     planted = plant(tmp_path / "my store", BETTER)
-    python = tmp_path / "my python" / "bin"
-    python.mkdir(parents=True)
-    (python / "python3").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-    (python / "python3").chmod(0o755)
-    code = f"import sys; sys.executable = {str(python / 'python3')!r}; sys.argv[0] = 'pipelines'; " + (
-        "import runpy; runpy.run_module('pipelines', run_name='__main__', alter_sys=True)"
-    )
-    more = ["run", "--config", str(ROOT / "sparring.yaml"), "--store", planted.request.store]
+    python = tmp_path / "my venv" / "bin" / "python3"
+    python.parent.mkdir(parents=True)
+    python.symlink_to(Path(sys.executable).resolve())
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), sysconfig.get_path("purelib")])}
     done = subprocess.run(
-        [sys.executable, "-c", code, *more], cwd=ROOT, capture_output=True, text=True, check=False, timeout=SECONDS
-    )
+        [str(python), *command(planted.request.store)[1:]],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=SECONDS,
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
 
 
