@@ -117,7 +117,7 @@ def append(
         champion=_champion_after(log, kind, candidate, decision),
         decision=decision,
         reason=reason,
-        details=details or {},
+        details=_plain(details or {}),
         previous=log.head_sha256,
         nonce=uuid.uuid4().hex,
     )
@@ -241,8 +241,8 @@ def _lost(store: Store, record: Record) -> Record:
 
 
 def _before(log: ChampionLog) -> str:
-    """The champion that the current one replaced when it was first promoted."""
-    for before, after in pairwise(log.records):
+    """The champion that the current one replaced when it was last promoted."""
+    for after, before in pairwise(reversed(log.records)):
         if after.kind == "promotion" and after.champion == log.champion and before.champion != log.champion:
             if before.champion is not None:
                 return before.champion
@@ -258,13 +258,18 @@ def _accepted(log: ChampionLog, to: str) -> str:
     return found[0]
 
 
+def _plain(details: dict[str, object]) -> dict[str, object]:
+    """Details as they will be read back: an audit record must not turn NaN into null in silence."""
+    try:
+        plain: dict[str, object] = json.loads(canonical(details))
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"details of a champion record cannot be stored as JSON: {error}") from error
+    return plain
+
+
 def _encode(record: Record) -> bytes:
     body = record.model_dump(mode="json")
-    try:
-        digest = sha256(canonical(body))
-    except (TypeError, ValueError) as error:
-        raise StoreError(f"details of record {record.number} cannot be stored as JSON: {error}") from error
-    return canonical({"schema_version": SCHEMA_VERSION, "record": body, "sha256": digest})
+    return canonical({"schema_version": SCHEMA_VERSION, "record": body, "sha256": sha256(canonical(body))})
 
 
 def _key(number: int) -> str:

@@ -94,9 +94,7 @@ def load_manifest(store: Store, digest: str) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(data)
     except ValidationError as error:
-        raise CorruptError(
-            f"checkpoint {digest}: {key!r} in {store.url} is not a manifest ({_first(error)})"
-        ) from error
+        raise CorruptError(f"checkpoint {digest}: {key!r} in {store.url} is no manifest ({_first(error)})") from error
     if manifest.schema_version != SCHEMA_VERSION:
         message = f"checkpoint {digest}: manifest version {manifest.schema_version}, known is {SCHEMA_VERSION}"
         raise CorruptError(message, hint="a newer release wrote it: update")
