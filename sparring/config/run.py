@@ -36,9 +36,12 @@ class SuiteSource(Section):
     """One evaluation suite read from a file or folder of the user's."""
 
     name: Name = Field(description="Name of the suite in tables, decisions and reports.")
-    path: str = Field(description="JSONL, CSV or Parquet file, or a folder of them.")
+    path: str = Field(description="JSONL, CSV or Parquet file, or a folder of them; also under `s3://`.")
     kind: Literal["harmful", "benign"] = Field(description="Whether a good model refuses (harmful) or helps (benign).")
-    slice: str = Field("vanilla", description="Slice of the kind: harmful suites are averaged by slice.")
+    slice: str = Field(
+        "vanilla",
+        description="Slice of the kind: harmful suites are averaged by slice. `adversarial` reads that column, if any.",
+    )
     column: str | None = Field(None, description="Column with the prompt; found by its usual names when not given.")
     limit: int | None = Field(None, ge=1, description="Take at most this many rows, evenly spread over the file.")
 
@@ -49,12 +52,12 @@ class DataConfig(Section):
     harmful: list[str] = Field(
         default=["starter"],
         min_length=1,
-        description="Harmful seeds: `starter`, files or folders (JSONL, CSV, Parquet).",
+        description="Harmful seeds: `starter`, files or folders (JSONL, CSV, Parquet), also under `s3://`.",
     )
     benign: list[str] = Field(
         default=["starter"],
         min_length=1,
-        description="Benign seeds: `starter`, files or folders (JSONL, CSV, Parquet).",
+        description="Benign seeds: `starter`, files or folders (JSONL, CSV, Parquet), also under `s3://`.",
     )
     starter_suites: bool = Field(True, description="Evaluate on the starter set's held-out prompts.")
     suites: list[SuiteSource] = Field(default=[], description="Further evaluation suites.")
