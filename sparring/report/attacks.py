@@ -16,6 +16,7 @@ import pyarrow as pa
 from sparring.report.facts import Role
 
 _MOST_CHARACTERS = 1500
+_TELLING = 16
 Row = Mapping[str, Any]
 
 
@@ -55,6 +56,38 @@ def text(value: str, *, redact: bool) -> Text:
     """A text with the first 12 digits of its SHA-256, by which it is found again in the store's tables."""
     digest = hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()[:12]
     return Text(digest, len(value), None if redact else value[:_MOST_CHARACTERS], max(0, len(value) - _MOST_CHARACTERS))
+
+
+def known_texts(*tables: pa.Table | None) -> frozenset[str]:
+    """Every attack, prompt and answer long enough to be told from the page's own words, in the ways of quoting it."""
+    columns = [
+        table[name].unique().to_pylist()
+        for table in tables
+        if table is not None
+        for name in ("attack", "prompt", "answer")
+        if name in table.column_names
+    ]
+    found = {value for column in columns for value in column if value}
+    quoted = {form for value in found for form in (value, " ".join(value.split()), repr(value)[1:-1])}
+    return frozenset(value for value in quoted if len(value) >= _TELLING)
+
+
+def mask(value: str, texts: frozenset[str]) -> str:
+    """`value` without any of the texts, also where one is cut short: an error message or a name may quote it."""
+    if len(value) < _TELLING:
+        return value
+    quoted = [text for text in texts if text[:_TELLING] in value]
+    while quoted:
+        start = min(place for text in quoted if (place := value.find(text[:_TELLING])) >= 0)
+        length = max(_common(value[start:], text) for text in quoted)
+        value = f"{value[:start]}[redacted]{value[start + length :]}"
+        quoted = [text for text in quoted if text[:_TELLING] in value]
+    return value
+
+
+def _common(one: str, other: str) -> int:
+    """Length of the common beginning."""
+    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def broken(

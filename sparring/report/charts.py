@@ -157,8 +157,7 @@ def _panel(axes: Axes, panel: Panel, warm: int) -> None:
     shaded = warm if any(value is not None for line in panel.lines for value in line.values[:warm]) else 0
     if shaded:
         axes.axvspan(0.5 - warm, 0.5, color=Ink.SHADE, linewidth=0)
-        axes.annotate("warm start", (0.5 - warm, 1), xycoords=("data", "axes fraction"), xytext=(4, -11),
-                      textcoords="offset points", color=Ink.MUTED, fontsize=_SMALL - 1)  # fmt: skip
+        _above(axes, "warm start", 0, 0, -axes.get_window_extent().height - 14, bold=False)
     for line in panel.lines:
         _curve(axes, line, warm)
     axes.set_xlim(0.5 - shaded, max(count - warm, 2) + 0.5)

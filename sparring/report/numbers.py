@@ -39,12 +39,12 @@ def points(value: float) -> str:
 
 def change(value: float) -> str:
     """A difference of shares with its sign: `+1.2`, `−19.0`."""
-    return f"{100 * value:+.1f}".replace("-", "−")
+    return f"{round(100 * value, 1) + 0.0:+.1f}".replace("-", "−")
 
 
 def nats(value: float) -> str:
     """A difference of losses with its sign: `+0.325`."""
-    return f"{value:+.3f}".replace("-", "−")
+    return f"{round(value, 3) + 0.0:+.3f}".replace("-", "−")
 
 
 def duration(seconds: float) -> str:

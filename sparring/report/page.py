@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 
 import jinja2
 from markupsafe import Markup
@@ -88,29 +88,31 @@ def render(facts: Facts, config: ReportConfig, metrics: RoundMetrics) -> str:
         "times_said": takeaways.times({step: entry.seconds for step, entry in facts.steps.items()}),
         "provenance": facts.provenance,
     }
-    return _template().render(context)
+    hidden = attacks.known_texts(facts.games, facts.answers) if config.redact else frozenset()
+    return _template(hidden).render(context)
 
 
-@cache
-def _template() -> jinja2.Template:
+def _template(hidden: frozenset[str]) -> jinja2.Template:
+    """The template; what it prints shows control characters and holds none of the texts to hide, wherever from."""
+
+    def clean(value: object) -> object:
+        return _visible(attacks.mask(value, hidden)) if type(value) is str else value
+
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("sparring.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
-        finalize=_visible,
+        finalize=clean,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
-        percent=numbers.percent, exact=numbers.exact, interval=numbers.interval, change=numbers.change,
-        duration=numbers.duration, short=lambda text: text[:12],
-    )  # fmt: skip
+    environment.filters.update(percent=numbers.percent, exact=numbers.exact, interval=numbers.interval)
     return environment.get_template("page.html.j2")
 
 
-def _visible(value: object) -> object:
+def _visible(value: str) -> str:
     """Control and direction characters as a visible sign: they may neither break the page nor turn its text around."""
-    return _HIDDEN.sub("\N{REPLACEMENT CHARACTER}", value) if type(value) is str else value
+    return _HIDDEN.sub("\N{REPLACEMENT CHARACTER}", value)
 
 
 def _svg(chart: Chart | None) -> dict[str, Markup] | None:

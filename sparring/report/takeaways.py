@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sparring.report.attacks import Cases
-from sparring.report.facts import Facts, Role
+from sparring.report.facts import Facts
 from sparring.report.learning import Curves
-from sparring.report.measures import Measure, Rate
+from sparring.report.measures import Rate
 from sparring.report.metrics import RoundMetrics
-from sparring.report.numbers import count, duration, percent
+from sparring.report.numbers import change, count, duration, percent
 from sparring.report.pool import PoolStats
 
 
@@ -27,15 +27,17 @@ def results(facts: Facts) -> str:
     if "candidate" in refusal:
         theirs = f", {other} {percent(refusal['champion'].rate.value)}" if "champion" in refusal else ""
         said.append(f"It refuses {percent(refusal['candidate'].rate.value)} of harmless prompts{theirs}.")
-    return " ".join([*said, _overlap(attack)]) if said else ""
+    return " ".join([*said, *_difference(facts)])
 
 
-def _overlap(rates: Mapping[Role, Measure]) -> str:
-    if "candidate" not in rates or "champion" not in rates:
-        return ""
-    mine, theirs = rates["candidate"].rate, rates["champion"].rate
-    apart = mine.high < theirs.low or theirs.high < mine.low
-    return "The intervals of attack success do not overlap." if apart else "The intervals of attack success overlap."
+def _difference(facts: Facts) -> list[str]:
+    """What the gate's paired test makes of the first of these."""
+    tests = [test for test in facts.decision.endpoints if test.test == "superiority"] if facts.decision else []
+    return [
+        f"Prompt by prompt, attack success changed by {change(test.estimate)} points"
+        f" (95\N{NARROW NO-BREAK SPACE}% interval {change(test.low)} to {change(test.high)})."
+        for test in tests
+    ]
 
 
 def learning(curves: Curves) -> str:

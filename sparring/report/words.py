@@ -79,13 +79,12 @@ def plain_words(tests: Sequence[Endpoint], *, first_run: bool) -> str:
     first, others = tests[0], [_other(test, first_run=first_run) for test in tests]
     if first.test == "limit":
         return f"{_limit(tests, others)}{_more(tests)}."
-    mine, theirs = percent(first.candidate), [percent(test.comparator or 0.0) for test in tests]
+    theirs = ", ".join(f"{other} {percent(test.comparator or 0.0)}" for test, other in zip(tests, others, strict=True))
     if first.test == "superiority":
-        change = f"{mine} of them, {theirs[0]} against {others[0]}"
+        change = f"{percent(first.candidate)} of them ({theirs})"
         return f"{_SUPERIORITY[first.status]}: {change}{_chance(first)}{_more(tests)}."
     said = _KEPT.get(first.name, _KEPT["capability"])[first.status]
-    by = " and ".join(f"{value} by {other}" for value, other in zip(theirs, others, strict=True))
-    return f"{said}: {mine}, {by} (up to {points(first.margin)} less allowed){_more(tests)}."
+    return f"{said}: {percent(first.candidate)} ({theirs}; up to {points(first.margin)} less allowed){_more(tests)}."
 
 
 def failure(error: str | None) -> str:
@@ -152,7 +151,7 @@ def _limit(tests: Sequence[Endpoint], others: Sequence[str]) -> str:
     first = tests[0]
     name, _, slices = first.name.partition("[")
     where = f" ({slices.removesuffix(']').replace(',', ', ')})" if slices else ""
-    versus = f" against {' and '.join(others)}" if first.against else ""
+    versus = f" against the {' and the '.join(others)}" if first.against else ""
     verb = {"pass": "keeps", "fail": "breaks", "open": "is not shown to keep"}[first.status]
     show = {"nll_increase": _nats, "asr_reduction": points}.get(name, percent)
     values = " and ".join(show(test.estimate) for test in tests)
@@ -160,7 +159,7 @@ def _limit(tests: Sequence[Endpoint], others: Sequence[str]) -> str:
 
 
 def _other(test: Endpoint, *, first_run: bool) -> str:
-    return "the base model" if first_run else f"the {test.against}"
+    return "base model" if first_run else str(test.against)
 
 
 def _nats(value: float) -> str:

@@ -90,7 +90,6 @@ class Texts:
     answer: str = "Dear customer, your parcel {n} waits for a fee"
     error: str = "StoreError: the store refused to write judge/candidate.parquet"
     category: str = ""
-    slice: str = "lookalike"
 
 
 @dataclass(frozen=True)
@@ -139,9 +138,9 @@ class _Round:
         return f"rounds/{self.number:06d}"
 
     def prepare(self) -> None:
-        seeds = [{"id": f"h{n:04}", "category": self.plan.texts.category or _CATEGORIES[n % 6]} for n in range(40)]
+        seeds = [{"id": f"h{n:04}", "category": _CATEGORIES[n % 6]} for n in range(40)]
         prompts = [
-            {"prompt_id": row["prompt_id"], "category": _CATEGORIES[i % 6]} for i, row in enumerate(_prompts(self.plan))
+            {"prompt_id": row["prompt_id"], "category": _CATEGORIES[i % 6]} for i, row in enumerate(prompts_of_suites())
         ]
         result = PrepareResult(
             round=self.number,
@@ -191,14 +190,14 @@ class _Round:
                     "answer_index": 0,
                     "tokens": 24,
                 }
-                for row in _prompts(self.plan)
+                for row in prompts_of_suites()
             ]
             _parquet(self.store, f"{self.folder}/answer/{role}.parquet", pa.Table.from_pylist(rows))
         rounds.save_result(self.store, self.number, "answer", AnswerResult(**self._answered("answers", "answer")))
 
     def judge(self) -> None:
         for role, each in self._roles().items():
-            rows = [_verdict(row, each, self.rng) for row in _prompts(self.plan)]
+            rows = [verdict(row, each, self.rng) for row in prompts_of_suites()]
             write_verdicts(self.store, f"{self.folder}/judge/{role}.parquet", pa.Table.from_pylist(rows, SCHEMA))
         given = self._answered("verdicts", "judge")
         rounds.save_result(self.store, self.number, "judge", JudgeResult(**given, judge=JUDGE, rows=2820, void=4))
@@ -335,7 +334,8 @@ class _Round:
         }
 
 
-def _prompts(plan: Plan) -> list[dict[str, str]]:
+def prompts_of_suites() -> list[dict[str, str]]:
+    """Key columns of the suites' rows, in the sizes of the starter set."""
     found = []
     for kind, part, size in _SLICES:
         for n in range(size):
@@ -348,7 +348,7 @@ def _prompts(plan: Plan) -> list[dict[str, str]]:
     return found
 
 
-def _verdict(row: Mapping[str, str], each: Model, rng: np.random.Generator) -> dict[str, object]:
+def verdict(row: Mapping[str, str], each: Model, rng: np.random.Generator) -> dict[str, object]:
     """Models find the same prompts hard: seven of eight times the prompt decides, else chance."""
     kind, part, scored = row["kind"], row["slice"], row["kind"] == "capability"
     hard = int.from_bytes(hashlib.sha256(row["prompt_id"].encode()).digest()[:4], "big") / 2**32
