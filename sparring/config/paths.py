@@ -27,7 +27,7 @@ def make_absolute(value: Any, folder: Path, at: tuple[str, ...] = ()) -> Any:
 
 
 def _path(value: str, folder: Path) -> str:
-    return value if "://" in value else str(folder / Path(value).expanduser())
+    return value if "://" in value or value.startswith("/") else str(folder / Path(value).expanduser())
 
 
 def _data(value: str, folder: Path) -> str:
