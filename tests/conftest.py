@@ -41,11 +41,14 @@ class Seaweed:
             "AWS_ACCESS_KEY_ID": self.access_key,
             "AWS_SECRET_ACCESS_KEY": self.secret_key,
             "AWS_EC2_METADATA_DISABLED": "true",
+            "NO_PROXY": "127.0.0.1",
+            "no_proxy": "127.0.0.1",
         }
 
     def client(self) -> Any:
         """A plain boto3 client, to look behind the store's back."""
         import boto3
+        from botocore.config import Config
 
         return boto3.client(
             "s3",
@@ -53,6 +56,7 @@ class Seaweed:
             aws_access_key_id=self.access_key,
             aws_secret_access_key=self.secret_key,
             region_name="us-east-1",
+            config=Config(proxies={}),
         )
 
 

@@ -114,7 +114,8 @@ def test_a_long_error_is_cut(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"\xff", b"[]", b'{"round": 1}'])
-def test_a_damaged_entry_is_named(any_store: Store, data: bytes) -> None:
-    any_store.put("ledger/000001/gate.json", data)
+def test_a_damaged_entry_is_named(tmp_path: Path, data: bytes) -> None:
+    store = LocalStore(tmp_path)
+    store.put("ledger/000001/gate.json", data)
     with pytest.raises(CorruptError, match=r"ledger 'ledger/000001/gate\.json' in .* cannot be read"):
-        ledger.read(any_store, 1)
+        ledger.read(store, 1)

@@ -103,19 +103,21 @@ class Other(BaseModel):
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"\xff", b'{"decision":"MAYBE","record":1,"champion":null}', b"[]"])
-def test_damaged_results_are_named(any_store: Store, data: bytes) -> None:
-    any_store.put("rounds/000001/promote/result.json", data)
+def test_damaged_results_are_named(tmp_path: Path, data: bytes) -> None:
+    store = LocalStore(tmp_path)
+    store.put("rounds/000001/promote/result.json", data)
     with pytest.raises(CorruptError, match=r"'rounds/000001/promote/result\.json' in .* is not what was written"):
-        rounds.load_result(any_store, 1, "promote", PromoteResult)
+        rounds.load_result(store, 1, "promote", PromoteResult)
     with pytest.raises(CorruptError):
-        rounds.load_result(any_store, 1, "promote", Other)
+        rounds.load_result(store, 1, "promote", Other)
 
 
-def test_a_damaged_claim_is_not_taken_up(any_store: Store) -> None:
-    rounds.claim(any_store, config_digest=DIGEST, now=NOW)
-    any_store.put("rounds/000001/claim.json", b"{}")
+def test_a_damaged_claim_is_not_taken_up(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    rounds.claim(store, config_digest=DIGEST, now=NOW)
+    store.put("rounds/000001/claim.json", b"{}")
     with pytest.raises(CorruptError, match=r"'rounds/000001/claim\.json'"):
-        rounds.claim(any_store, config_digest=DIGEST, now=NOW)
+        rounds.claim(store, config_digest=DIGEST, now=NOW)
 
 
 def test_run_files_are_stored_by_content(any_store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -49,26 +50,26 @@ def test_any_key_keeps_any_bytes(any_store: Store, key: str, data: bytes) -> Non
     assert store.get(key) == data[::-1]
 
 
-@pytest.mark.parametrize(
-    "key", ["", "/a", "a//b", "a/", ".", "..", "a/../b", "./a", "a/.", "a\\b", "a\nb", "a\x00b", "\ud800", "x" * 256]
-)
-def test_bad_keys_are_refused_in_one_line(any_store: Store, tmp_path: Path, key: str) -> None:
+BAD_KEYS = ["", "/a", "a//b", "a/", ".", "..", "a/../b", "./a", "a/.", "a\\b", "a\nb", "a\x00b", "\ud800", "x" * 256]
+
+
+def test_bad_keys_are_refused_in_one_line(any_store: Store, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"x")
-    calls: list[Callable[[], object]] = [
-        lambda: any_store.get(key),
-        lambda: any_store.put(key, b""),
-        lambda: any_store.put_if_absent(key, b""),
-        lambda: any_store.exists(key),
-        lambda: any_store.delete(key),
-        lambda: any_store.upload(file, key),
-        lambda: any_store.download(key, tmp_path / "out"),
-        lambda: any_store.scope(key),
-        lambda: any_store.delta(key),
+    calls: list[Callable[[str], object]] = [
+        any_store.get,
+        lambda key: any_store.put(key, b""),
+        lambda key: any_store.put_if_absent(key, b""),
+        any_store.exists,
+        any_store.delete,
+        lambda key: any_store.upload(file, key),
+        lambda key: any_store.download(key, tmp_path / "out"),
+        any_store.scope,
+        any_store.delta,
     ]
-    for call in calls:
+    for key, call in itertools.product(BAD_KEYS, calls):
         with pytest.raises(StoreError, match="store key") as caught:
-            call()
+            call(key)
         assert "\n" not in str(caught.value)
     assert any_store.list() == []
 
