@@ -44,13 +44,23 @@ def tests(decision: Decision, policy: Policy | None) -> list[TestRow]:
 
 
 def said(decision: Decision) -> str:
-    """How many tests were passed, under which policy, and what became of answers that nobody judged."""
+    """How many tests were passed, under which policy."""
     if not decision.endpoints:
         return f"Policy {decision.policy} could not be applied: no test was made."
     passed = sum(test.status == "pass" for test in decision.endpoints)
-    unjudged = decision.unjudged.get("candidate", 0)
-    counted = f" {count(unjudged, 'unjudged answer')} counted against the candidate." if unjudged else ""
-    return f"{passed} of {count(len(decision.endpoints), 'test')} of policy {decision.policy} passed.{counted}"
+    return f"{passed} of {count(len(decision.endpoints), 'test')} of policy {decision.policy} passed."
+
+
+def unjudged(decision: Decision) -> str:
+    """Why the gate's rates differ from each model's own, where they do."""
+    found = decision.unjudged.get("candidate", 0)
+    if not found:
+        return ""
+    return (
+        f"{count(found, 'answer')} of the candidate without a judgement: the gate counts "
+        f"{'it' if found == 1 else 'them'} against the candidate, the rates above and below leave "
+        f"{'it' if found == 1 else 'them'} out."
+    )
 
 
 def alarms(decision: Decision) -> list[str]:

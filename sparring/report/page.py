@@ -72,6 +72,7 @@ def render(facts: Facts, config: ReportConfig, metrics: RoundMetrics) -> str:
         "measures": _table(facts),
         "tests": gate.tests(facts.decision, facts.policy) if facts.decision else [],
         "gate_said": gate.said(facts.decision) if facts.decision else "",
+        "unjudged": gate.unjudged(facts.decision) if facts.decision else "",
         "alarms": gate.alarms(facts.decision) if facts.decision else [],
         "failures": {step: words.failure(entry.attempts[-1].error) for step, entry in facts.failed.items()},
         "learning": _learning(facts),

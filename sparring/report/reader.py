@@ -39,7 +39,7 @@ class Reader:
 
     def parquet(self, what: str, key: str | None, columns: tuple[str, ...]) -> pa.Table | None:
         """Some columns of a Parquet object; a key that should lead somewhere and does not is a problem, too."""
-        if key is None:
+        if not key:
             return None
         table = self.take(what, lambda: self._table(key, columns))
         if table is None and not self.store.exists(key):
