@@ -2,116 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 import yaml
 
 from sparring.config.run import GateConfig
-from sparring.errors import ConfigError, ConflictError, CorruptError, ModelError, NotFoundError, StoreError, UsageError
-from sparring.evaluate.tables import write_verdicts
+from sparring.errors import ConfigError, ConflictError, CorruptError, NotFoundError, UsageError
 from sparring.gate.policy import load_policy
 from sparring.gate.spending import looks, reserve
-from sparring.progress import Progress
-from sparring.registry.champion import append, read_log, rollback
-from sparring.registry.checkpoints import save_checkpoint
+from sparring.registry.champion import read_log
 from sparring.steps.gate import GateInputs, decision_key, read_record, run
-from sparring.steps.promote import PromoteInputs, hold, promote
-from sparring.steps.results import GateResult, JudgeResult, PromoteResult, Role
-from sparring.store import Store, open_store
-from tests.gate.worlds import BASE, JUDGE, REFERENCE, World, with_value
-
-APPROVED = GateConfig(approve_first_run=True)
-PROGRESS = Progress("gate")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(str(tmp_path / "store")).scope("lines/test")
-
-
-class Line:
-    """A model line in a store: rounds are played by writing the verdict tables that a judge would write."""
-
-    def __init__(self, store: Store, folder: Path) -> None:
-        self.store, self.folder, self.round = store, folder, 0
-
-    def checkpoint(self, name: str) -> str:
-        """Digest of a saved checkpoint. Its weights do not matter here."""
-        folder = self.folder / name
-        folder.mkdir(exist_ok=True)
-        (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
-        (folder / "config.json").write_text(json.dumps({"name": name}))
-        return save_checkpoint(self.store, folder)
-
-    def inputs(self, candidate: World, champion: World, reference: World | None = None) -> GateInputs:
-        """Begins a round at the log as it is, with these models' verdicts."""
-        self.round += 1
-        log = read_log(self.store)
-        worlds: dict[Role, World] = {"candidate": candidate, "champion": champion}
-        if reference is not None:
-            worlds["reference"] = reference
-        judged = JudgeResult(
-            models={role: world.model for role, world in worlds.items()},
-            verdicts={role: self.write(role, world.table()) for role, world in worlds.items()},
-            suites="suites",
-            decoding="decoding",
-            judge=JUDGE,
-            rows=1,
-            void=0,
-        )
-        return GateInputs(
-            round=self.round,
-            first_run=log.champion is None,
-            start=log.champion or BASE,
-            champion=log.champion,
-            reference=log.reference,
-            suites="suites",
-            log_head=log.head,
-            judged=judged,
-        )
-
-    def write(self, role: Role, table: pa.Table) -> str:
-        key = f"rounds/{self.round:06d}/judge/{role}.parquet"
-        write_verdicts(self.store, key, table)
-        return key
-
-    def first(self) -> GateInputs:
-        """A first round that deserves promotion."""
-        candidate = World(self.checkpoint("one"), asr=0.50, lookalike_refused=0.25)
-        return self.inputs(candidate, World(BASE, asr=0.93, lookalike_refused=0.02))
-
-    def second(self, **traits: float) -> GateInputs:
-        """A later round; by default its candidate deserves promotion."""
-        one = World(read_log(self.store).champion or "", asr=0.50, lookalike_refused=0.25)
-        two = replace(one, model=self.checkpoint(f"two{self.round}"), **({"asr": 0.25} | traits))
-        reference = replace(one, model=read_log(self.store).reference or "")
-        return self.inputs(two, one, None if reference.model == one.model else reference)
-
-    def promoted_once(self) -> Line:
-        end(self.store, self.first())
-        return self
-
-
-@pytest.fixture
-def line(store: Store, tmp_path: Path) -> Line:
-    return Line(store, tmp_path)
-
-
-def ending(inputs: GateInputs, result: GateResult) -> PromoteInputs:
-    return PromoteInputs(round=inputs.round, champion=inputs.champion, log_head=inputs.log_head, gate=result)
-
-
-def end(store: Store, inputs: GateInputs, config: GateConfig = APPROVED) -> PromoteResult:
-    """Gate and the branch that the decision takes."""
-    result = run(config, store, inputs, PROGRESS)
-    branch = promote if result.decision == "PROMOTE" else hold
-    return branch(store, ending(inputs, result))
-
+from sparring.steps.promote import hold, promote
+from sparring.store import Store
+from tests.gate.lines import APPROVED, PROGRESS, Line, end, ending
+from tests.gate.worlds import BASE, REFERENCE, World
 
 # --- both branches ------------------------------------------------------------------------------------------------
 
@@ -335,105 +241,3 @@ def test_a_table_that_is_gone_is_a_fault(line: Line) -> None:
     with pytest.raises(NotFoundError):
         run(APPROVED, line.store, inputs, PROGRESS)
     assert not line.store.exists(decision_key(inputs.round))
-
-
-# --- promote believes nobody --------------------------------------------------------------------------------------
-
-
-def test_an_edited_decision_is_not_promoted(line: Line) -> None:
-    inputs = line.inputs(World(line.checkpoint("bad"), asr=0.95), World(BASE, asr=0.93))
-    result = run(APPROVED, line.store, inputs, PROGRESS)
-    text = line.store.get(result.decision_key).decode().replace('"outcome": "REJECT"', '"outcome": "PROMOTE"')
-    line.store.put(result.decision_key, text.encode())
-    lied = result.model_copy(update={"decision": "PROMOTE"})
-    with pytest.raises(CorruptError, match="REJECT"):
-        promote(line.store, ending(inputs, lied))
-    assert read_log(line.store).head == 0
-
-
-def test_a_table_edited_after_the_decision_is_not_promoted(line: Line) -> None:
-    inputs = line.first()
-    result = run(APPROVED, line.store, inputs, PROGRESS)
-    line.write("candidate", with_value(World(inputs.expected["candidate"], asr=0.5).table(), "harmful", 0, True))
-    with pytest.raises(CorruptError, match="candidate's verdict table"):
-        promote(line.store, ending(inputs, result))
-
-
-@pytest.mark.parametrize("field", ["candidate", "decision_key", "round", "log_head", "champion"])
-def test_a_result_that_does_not_fit_its_record_is_not_promoted(line: Line, field: str) -> None:
-    inputs = line.first()
-    result = run(APPROVED, line.store, inputs, PROGRESS)
-    wrong = {
-        "candidate": "e" * 64,
-        "decision_key": decision_key(9),
-        "round": 9,
-        "log_head": 3,
-        "champion": BASE,
-    }[field]
-    given = ending(inputs, result)
-    if field in ("candidate", "decision_key"):
-        given = given.model_copy(update={"gate": result.model_copy(update={field: wrong})})
-    else:
-        given = given.model_copy(update={field: wrong})
-    with pytest.raises(StoreError):
-        promote(line.store, given)
-    assert read_log(line.store).head == 0
-
-
-def test_a_candidate_without_checkpoint_is_not_promoted(line: Line) -> None:
-    inputs = line.inputs(World("e" * 64, asr=0.5), World(BASE, asr=0.93, lookalike_refused=0.02))
-    result = run(APPROVED, line.store, inputs, PROGRESS)
-    assert result.decision == "PROMOTE"
-    with pytest.raises(ModelError, match="no checkpoint"):
-        promote(line.store, ending(inputs, result))
-
-
-def test_somebody_else_promoted_meanwhile(line: Line) -> None:
-    """The candidate was compared with a champion that is none any more: held, and the other's promotion stands."""
-    line.promoted_once()
-    inputs = line.second()
-    result = run(APPROVED, line.store, inputs, PROGRESS)
-    other = append(
-        line.store,
-        expected_head=1,
-        kind="promotion",
-        actor="another",
-        round=77,
-        candidate=line.checkpoint("other"),
-        decision="PROMOTE",
-        reason="test",
-    )
-    ends = [promote(line.store, ending(inputs, result)) for _ in range(2)]
-    assert ends[0] == ends[1]
-    assert (ends[0].decision, ends[0].champion) == ("INCONCLUSIVE", other.champion)
-    record = read_log(line.store).records[-1]
-    assert record.kind == "hold" and "record 2" in record.reason
-
-
-def test_a_rollback_and_back_is_a_change_too(line: Line) -> None:
-    line.promoted_once()
-    end(line.store, line.second())
-    inputs = line.second(asr=0.05)
-    result = run(APPROVED, line.store, inputs, PROGRESS)
-    assert result.decision == "PROMOTE"
-    first, second = (record.champion for record in read_log(line.store).records)
-    for target in (first, second):
-        rollback(line.store, to=target, actor="a person", reason="test")
-    assert promote(line.store, ending(inputs, result)).champion == second
-
-
-def test_an_approval_meanwhile_is_no_change(line: Line) -> None:
-    line.promoted_once()
-    inputs = line.second()
-    result = run(APPROVED, line.store, inputs, PROGRESS)
-    append(line.store, expected_head=1, kind="approval", actor="a person", reason="test")
-    assert promote(line.store, ending(inputs, result)).champion == inputs.expected["candidate"]
-
-
-def test_a_log_that_lost_records_is_a_fault(line: Line) -> None:
-    line.promoted_once()
-    inputs = line.second()
-    result = run(APPROVED, line.store, inputs, PROGRESS)
-    line.store.delete("champion/log/000001.json")
-    with pytest.raises(CorruptError):
-        promote(line.store, ending(inputs, result))
