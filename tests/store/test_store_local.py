@@ -186,6 +186,54 @@ def test_leftovers_of_killed_writers_are_removed_and_living_ones_kept(tmp_path: 
         assert [path.name for path in folder.iterdir()] == ["fresh"]
 
 
+def test_a_write_never_touches_the_bytes_that_are_there(tmp_path: Path) -> None:
+    """A reader that opened the old object reads it to its end."""
+    store, source, copy = LocalStore(tmp_path / "store"), tmp_path / "source", tmp_path / "copy"
+    source.write_bytes(b"newer")
+    store.put("object", b"old")
+    copy.write_bytes(b"old")
+    writes: list[tuple[Callable[[], object], Path]] = [
+        (lambda: store.put("object", b"new"), tmp_path / "store" / "object"),
+        (lambda: store.upload(source, "object"), tmp_path / "store" / "object"),
+        (lambda: store.download("object", copy), copy),
+    ]
+    for write, path in writes:
+        before = path.read_bytes()
+        with path.open("rb") as reader:
+            write()
+            assert reader.read() == before
+        assert path.read_bytes() != before
+
+
+DYING = """
+import os, signal
+import sparring.store.files, sparring.store.local
+def die(file):
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+sparring.store.local.settle = sparring.store.files.settle = die
+store, source = LocalStore(Path(sys.argv[1])), Path(sys.argv[2])
+{
+    "put": lambda: store.put("object", b"new"),
+    "claim": lambda: store.put_if_absent("claimed", b"new"),
+    "upload": lambda: store.upload(source, "object"),
+    "download": lambda: store.download("object", source),
+}[sys.argv[3]]()
+"""
+
+
+@pytest.mark.parametrize("call", ["put", "claim", "upload", "download"])
+def test_a_writer_killed_before_its_bytes_are_safe_has_written_nothing(tmp_path: Path, call: str) -> None:
+    store, source = LocalStore(tmp_path / "store"), tmp_path / "source"
+    store.put("object", b"old")
+    source.write_bytes(b"source")
+    assert run_script(DYING, str(tmp_path / "store"), str(source), call).returncode == -signal.SIGKILL
+    assert store.list() == ["object"]
+    assert store.get("object") == b"old"
+    assert source.read_bytes() == b"source"
+    assert store.put_if_absent("claimed", b"mine")
+
+
 WRITER = """
 store = LocalStore(Path(sys.argv[1]))
 print("ready", flush=True)
