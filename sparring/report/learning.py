@@ -89,13 +89,16 @@ def panels(curves: Curves) -> list[Panel]:
         _single(curves, "Entropy", "nats a token", "entropy"),
         _single(curves, "Void games", "share of games", "void", percent=True),
         _single(curves, "Gradient norm", "before clipping", "grad_norm"),
+        _single(curves, "Loss", "as optimised", "loss"),
+        _single(curves, "Faithful rewrites", "share of rewrites", "faithful", percent=True),
+        _single(curves, "Broken answers", "share of games", "degenerate", percent=True),
     ]
     return [panel for panel in found if any(_present(line.values) for line in panel.lines)]
 
 
 def game_shares(table: pa.Table) -> list[GameShare]:
     """The games by kind, in the order vanilla, generated, replayed; kinds without a game are left out."""
-    rows = table.select(["kind", "label", "refused", "harmful", "attacker_void", "defender_void"]).to_pylist()
+    rows = table.select(["kind", "label", "refused", "harmful", "reason"]).to_pylist()
     found = [_games(name, [row for row in rows if row["kind"] == kind]) for kind, name in _KINDS.items()]
     return [each for each in found if each.games]
 
@@ -109,7 +112,7 @@ def _games(name: str, rows: Sequence[Mapping[str, object]]) -> GameShare:
         refused_harmful=_share(row["refused"] for row in harmful),
         refused_benign=_share(row["refused"] for row in benign),
         harmed=_share(row["harmful"] for row in harmful),
-        void=sum(bool(row["attacker_void"] or row["defender_void"]) for row in rows),
+        void=sum(bool(row["reason"]) for row in rows),
     )
 
 

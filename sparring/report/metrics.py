@@ -15,14 +15,8 @@ from sparring.report.measures import Measure, Rate
 from sparring.report.pool import PoolStats
 
 CURVES = (
-    "loss",
-    "kl",
-    "entropy",
-    "grad_norm",
-    "attacker_reward",
-    "defender_reward",
-    "refused_harmful",
-    "refused_benign",
+    *("loss", "kl", "entropy", "grad_norm", "void", "attacker_reward", "defender_reward"),
+    *("refused_harmful", "refused_benign", "faithful", "degenerate"),
 )
 
 
@@ -78,8 +72,8 @@ def _train(curves: Curves | None) -> dict[str, float]:
 def _games(games: pa.Table | None) -> dict[str, float]:
     if games is None or games.num_rows == 0:
         return {}
-    void = pc.or_(games["attacker_void"], games["defender_void"])
-    return {"games.count": float(games.num_rows), "games.void_share": float(pc.mean(void.cast(pa.float64())).as_py())}
+    void = int(pc.sum(pc.not_equal(games["reason"], "")).as_py())
+    return {"games.count": float(games.num_rows), "games.void_share": void / games.num_rows}
 
 
 def _pool(pool: PoolStats | None) -> dict[str, float]:

@@ -42,7 +42,7 @@ PAST_ROUNDS = 100
 _ANSWER_COLUMNS = ("suite", "prompt_id", "answer_index", "prompt", "answer")
 _GAME_COLUMNS = (
     *("step", "game", "kind", "seed_id", "label", "attack_id", "attack", "answer", "refused", "harmful", "degenerate"),
-    *("attacker_reward", "attacker_void", "defender_void"),
+    *("attacker_reward", "defender_void", "reason"),
 )
 _PACKAGES = ("torch", "transformers", "trl", "numpy", "pyarrow", "onnxruntime", "kfp")
 
@@ -104,7 +104,7 @@ def collect(store: Store, number: int) -> tuple[Facts, RoundMetrics]:
         verdicts=verdicts,
         answers=reader.parquet("the candidate's answers", _answers_key(done.answer), _ANSWER_COLUMNS),
         games=reader.parquet("the games", done.selfplay.games_key if done.selfplay else None, _GAME_COLUMNS),
-        curves=_curves(reader, done.selfplay),
+        curves=_curves(reader, number, done.selfplay),
         pool=reader.take("the pool", lambda: pool_stats(store, number)),
         log=reader.take("the champion log", lambda: read_log(store)),
         ledger=reader.take("the ledger", lambda: ledger.read(store, number)) or {},
@@ -202,10 +202,10 @@ def _answers_key(answer: results.AnswerResult | None) -> str | None:
     return answer.answers.get("candidate") if answer else None
 
 
-def _curves(reader: Reader, selfplay: results.SelfplayResult | None) -> Curves | None:
-    if selfplay is None or not selfplay.curves_key:
-        return None
-    return reader.take("the training curves", lambda: parse_curves(reader.store.get(selfplay.curves_key)))
+def _curves(reader: Reader, number: int, selfplay: results.SelfplayResult | None) -> Curves | None:
+    """The training curves; also of a training that did not end, whose curves lie where it puts them."""
+    key = selfplay.curves_key if selfplay else f"rounds/{number:06d}/selfplay/curves.jsonl"
+    return reader.take("the training curves", lambda: parse_curves(reader.store.get(key)))
 
 
 def _categories(reader: Reader, prepare: results.PrepareResult | None) -> dict[str, str]:
@@ -235,10 +235,17 @@ def _provenance(config: RunConfig | None, digest: str, done: _Results) -> dict[s
         found |= {"trained tokens": f"{done.selfplay.trained_tokens:,}", "games": f"{done.selfplay.games:,}"}
     found |= {str(role): model for role, model in _models(done).items()}
     if done.answer:
-        found |= {"decoding": done.answer.decoding}
+        found |= {"decoding": _decoding(config, done.answer.decoding)}
     if done.judge:
         found |= {"judge": done.judge.judge, "verdicts": f"{done.judge.rows:,}, {done.judge.void:,} of them void"}
     return {name: str(value) for name, value in {**found, **_gate(done.gate), **_versions()}.items() if value != ""}
+
+
+def _decoding(config: RunConfig | None, name: str) -> str:
+    if config is None:
+        return name
+    how = config.evaluate
+    return f"temperature {how.temperature:g}, answers of {how.answer_tokens} tokens at most, the same for all; {name}"
 
 
 def _gate(record: GateRecord | None) -> dict[str, str]:

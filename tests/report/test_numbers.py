@@ -124,7 +124,7 @@ def test_curves_with_gaps_nonsense_and_a_cut_line() -> None:
     curves = parse_curves("\n".join(lines).encode() + b"\xff")
     assert (len(curves.steps), curves.warm, curves.dropped) == (3, 1, 2)
     assert curves.values("kl") == [None, 0.1, None]
-    assert [panel.title for panel in panels(curves)] == ["Distance from the start"]
+    assert [panel.title for panel in panels(curves)] == ["Distance from the start", "Loss"]
 
 
 @pytest.mark.parametrize("name", ["<b>&\"'", "\x00\x1b\u202e", "中文 🙂 ﷽", "$x_{1}$", "", "x" * 500, "]]>"])

@@ -158,6 +158,16 @@ def test_a_round_that_stopped_has_a_page_that_says_where_and_why(step: str, endi
     assert ("passed the gate, but is not promoted yet" in lead) == (step == "promote")
 
 
+def test_a_training_that_was_killed_shows_the_curves_that_it_left(tmp_path: Path) -> None:
+    store = line(tmp_path, Plan(FIRST, until="prepare", ending="killed"))
+    curve = '{"step": %d, "phase": "selfplay", "kl": 0.1, "refused_harmful": 0.5, "refused_benign": 0.25}\n'
+    store.put("rounds/000001/selfplay/curves.jsonl", "".join(curve % step for step in range(1, 5)).encode())
+    document = parse(page(store))
+    assert words(document.find(".//h1")) == "Stopped in selfplay"
+    assert "4 steps of self-play" in words(document.find(".//section[@id='training']"))
+    assert document.find(".//section[@id='training']//svg") is not None
+
+
 def test_a_line_without_a_round_has_a_page(tmp_path: Path) -> None:
     document = parse(page(LocalStore(tmp_path).scope("lines/default")))
     assert "No round has begun" in words(document)

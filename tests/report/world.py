@@ -238,7 +238,7 @@ class _Round:
             "models": {role: each.digest for role, each in self._roles().items()},
             what: {role: f"{self.folder}/{step}/{role}.parquet" for role in self._roles()},
             "suites": prepared.suites,
-            "decoding": "temperature 0.7, 32 tokens, 1 answer a prompt, seed 20261120",
+            "decoding": "d4f0a91c55e27b36",
         }
 
     def _games(self) -> list[Game]:
@@ -271,12 +271,13 @@ class _Round:
             defender_reward=None if void else float(self.rng.normal(0.5, 1.0)),
             attacker_void=void,
             defender_void=void,
+            reason="no judgement" if void else "",
         )
 
     def _curves(self) -> list[dict[str, object]]:
         noise = self.rng.normal(0.0, 1.0, (self.plan.warm + self.plan.steps, 6))
         warm = [
-            {"step": i + 1, "phase": "warm", "loss": 2.9 * 0.9**i, "grad_norm": 3.1 + 0.3 * noise[i, 0], "seconds": 5.1}
+            {"step": i + 1, "phase": "warm", "loss": 2.9 * 0.9**i + 0.05 * noise[i, 0]}
             for i in range(self.plan.warm if self.number == 1 else 0)
         ]
         return [*warm, *(self._step(i, noise[self.plan.warm + i]) for i in range(self.plan.steps))]
@@ -293,6 +294,7 @@ class _Round:
             "attacker_reward": 0.4 - 0.9 * done + 0.12 * noise[3],
             "defender_reward": 0.9 * done + 0.1 * noise[4],
         }
+        numbers |= {"faithful": 0.6 + 0.2 * done + 0.03 * noise[1], "degenerate": abs(0.02 + 0.01 * noise[2])}
         numbers |= {"refused_harmful": min(1.0, 0.5 + 0.4 * done + 0.05 * noise[5])}
         numbers |= {"refused_benign": max(0.0, 0.46 - 0.3 * done + 0.05 * noise[0])}
         return {"step": i + 1, "phase": "selfplay", "tokens": 15_360, **numbers}
