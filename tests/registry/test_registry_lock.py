@@ -80,11 +80,15 @@ def test_a_line_is_free_again_after_an_error(tmp_path: Path) -> None:
 
 
 def test_children_do_not_keep_the_line(tmp_path: Path) -> None:
+    code = "print('ready', flush=True); input()"
+    command = [sys.executable, "-c", code]
     with hold_line(str(tmp_path), "main"):
-        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
-    with hold_line(str(tmp_path), "main"):
-        pass
-    child.communicate(b"\n")
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, close_fds=False)
+    with child:
+        assert child.stdout is not None
+        child.stdout.readline()  # only now has it surely closed what it must not inherit
+        with hold_line(str(tmp_path), "main"):
+            child.communicate(b"\n")
 
 
 def test_a_lock_folder_of_somebody_else_is_refused(own_folder: Path, tmp_path: Path) -> None:
