@@ -44,14 +44,20 @@ class Planted:
     candidate: str
 
 
-def plant(folder: Path, candidate: World, config: RunConfig | None = None) -> Planted:
-    """Round 1 of line `default`: the base model against `candidate`, judged and not yet decided."""
+def plant(folder: Path, candidate: World, config: RunConfig | None = None, url: str | None = None) -> Planted:
+    """Round 1 of line `default`: the base model against `candidate`, judged and not yet decided.
+
+    The store is at `url`, or else in `folder`, which takes the models' files too.
+    """
     config = config or RunConfig.model_validate({"gate": {"approve_first_run": True}})
-    request = RunRequest(store=str(folder / "store"), line=config.line, config="")
+    request = RunRequest(store=url or str(folder / "store"), line=config.line, config="")
     store = request.open()
     request = request.model_copy(update={"config": rounds.save_config(store, config)})
     number = rounds.claim(store, config_digest=request.config, now=datetime.now(UTC)).number
-    digests: dict[Role, str] = {"champion": _model(store, folder, 1.0), "candidate": _model(store, folder, 2.0)}
+    digests: dict[Role, str] = {
+        "champion": plant_model(store, folder, 1.0),
+        "candidate": plant_model(store, folder, 2.0),
+    }
     tables = {"champion": BASE, "candidate": candidate}
     verdicts: dict[Role, str] = {}
     for role, digest in digests.items():
@@ -61,10 +67,10 @@ def plant(folder: Path, candidate: World, config: RunConfig | None = None) -> Pl
     return Planted(request, store, number, digests["champion"], digests["candidate"])
 
 
-def _model(store: Store, folder: Path, value: float) -> str:
+def plant_model(store: Store, folder: Path, value: float) -> str:
     """A checkpoint that is told apart by one number."""
     model = folder / f"model-{value}"
-    model.mkdir()
+    model.mkdir(parents=True)
     save_file({"weight": np.full((2, 2), value, dtype=np.float32)}, model / "model.safetensors")
     (model / "config.json").write_text("{}")
     return save_checkpoint(store, model)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -28,12 +29,13 @@ from sparring.registry.lock import hold_line
 from sparring.steps.entry import RunRequest, execute, next_step
 from sparring.steps.results import ReportResult
 from sparring.store import Store, open_store
+from tests.conftest import Seaweed
 from tests.pipelines.planted import BASE, BETTER, Planted, plant
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parent.parent.parent
-SECONDS = 120.0
+SECONDS = 280.0
 
 
 def command(store: str, *more: str) -> list[str]:
@@ -122,6 +124,16 @@ def test_an_evaluation_that_can_carry_no_decision_exits_12(tmp_path: Path) -> No
     assert done.returncode == 12, done.stdout + done.stderr
     assert "round 1: INVALID" in done.stdout
     assert read_log(planted.store).champion is None
+
+
+def test_the_runner_on_s3(s3_environment: Seaweed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    planted = plant(tmp_path, BETTER, url=f"s3://{s3_environment.bucket}/{secrets.token_hex(8)}")
+    done = run(planted.request.store)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert read_log(planted.store).champion == planted.candidate
+    assert f"{planted.store.url}/rounds/000001/report/index.html" in done.stdout
+    assert list((tmp_path / "cache").rglob("*.log")) and s3_environment.secret_key not in done.stdout
 
 
 # --- faults -------------------------------------------------------------------------------------------------------
