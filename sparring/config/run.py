@@ -98,6 +98,7 @@ class WarmStartConfig(Section):
     batch: int = Field(16, ge=2, description="Rows a step: refusals, helpful answers and attacker demonstrations.")
     learning_rate: float = Field(2e-5, ge=0, description="AdamW learning rate.")
     attacker_share: Share = Field(0.2, description="Share of rows that show the attacker its role.")
+    refusal_share: Share = Field(0.4, description="Share of refusals among the other rows; the rest helps.")
     examples: int = Field(96, ge=4, description="Seeds of each label that the refusals and own answers are made for.")
 
 
@@ -111,6 +112,10 @@ class SelfplayConfig(Section):
     warmup: Share = Field(0.1, description="Share of the steps over which the learning rate rises.")
     kl: float = Field(
         0.01, ge=0, description="Weight of the k1 KL penalty to the round's starting policy, in the reward."
+    )
+    baseline: Literal["group", "batch"] = Field(
+        "group",
+        description="What a return is compared with before role normalisation: its group's mean, or the whole batch's.",
     )
     clip: float = Field(0.2, gt=0, lt=1, description="PPO clip range.")
     micro_batch: int = Field(16, ge=2, description="Rows a forward and backward pass; a multiple of `group`.")

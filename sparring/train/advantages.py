@@ -30,7 +30,7 @@ def role_normalised(returns: Tensor, mask: Tensor, role: Tensor, valid: Tensor) 
     """
     advantages = torch.zeros_like(returns)
     lengths = mask.sum(1).clamp(min=1)
-    for number in role.unique().tolist():
+    for number in torch.unique(role).tolist():
         rows = (role == number) & valid
         if not bool(rows.any()):
             continue
@@ -43,10 +43,34 @@ def role_normalised(returns: Tensor, mask: Tensor, role: Tensor, valid: Tensor) 
     return advantages
 
 
+def less_group_mean(returns: Tensor, mask: Tensor, group: Tensor, valid: Tensor) -> Tensor:
+    """Returns (B, T) less the mean return of the valid rows of their group; `group` (B,) holds group numbers.
+
+    The baseline of "REINFORCE++-baseline" (arXiv 2501.03262): rows of one prompt that all end alike carry no gradient
+    instead of pushing up whatever was sampled.
+    """
+    rows = (returns * mask).sum(1) / mask.sum(1).clamp(min=1)
+    centred = returns.clone()
+    for number in torch.unique(group).tolist():
+        members = (group == number) & valid
+        if bool(members.any()):
+            centred[members] = returns[members] - rows[members].mean()
+    return centred * mask
+
+
 def reinforce_pp(
-    reward: Tensor, old: Tensor, reference: Tensor | None, mask: Tensor, role: Tensor, valid: Tensor, beta: float
+    reward: Tensor,
+    old: Tensor,
+    reference: Tensor | None,
+    mask: Tensor,
+    role: Tensor,
+    valid: Tensor,
+    beta: float,
+    group: Tensor | None = None,
 ) -> Tensor:
     """Token advantages (B, T) from sequence rewards (B,), see the module's formula.
+
+    With `group` (B,) each group's mean is the baseline; deviations stay those of the role over the whole batch.
 
     Each row is divided by its length over the mean length of its role's valid rows, so that the token-mean loss
     weighs every game alike.
@@ -54,6 +78,8 @@ def reinforce_pp(
     returns = reward.clamp(-REWARD_CLIP, REWARD_CLIP)[:, None] * mask
     if reference is not None and beta > 0:
         returns = returns - beta * kl_to_go(old, reference, mask)
+    if group is not None:
+        returns = less_group_mean(returns, mask, group, valid)
     advantages = role_normalised(returns, mask, role, valid)
     lengths = mask.sum(1).clamp(min=1).float()
     typical = lengths[valid].mean() if bool(valid.any()) else lengths.mean()

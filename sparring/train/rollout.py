@@ -35,6 +35,7 @@ class Played:
     games: list[Game]
     attackers: Side
     defenders: Side
+    group: int
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class GamePlayer:
         prompts = self.chat.encode([b.attack for b in boards], self.game.max_prompt_tokens)
         sampled = self._sample(model, prompts, self.game.answer_tokens, step * 2 + 1)
         answers = self.chat.decode(sampled.ids)
-        return Played(self._judged(step, boards, answers), attackers, Side(prompts, sampled))
+        return Played(self._judged(step, boards, answers), attackers, Side(prompts, sampled), self.group)
 
     def _attack(self, model: Any, slots: list[Slot], step: int) -> tuple[Side, list[str]]:
         asked = [attacker_prompt(s.seed.text, s.seed.label) for s in slots for _ in range(self.group)]
@@ -172,7 +173,7 @@ def rollout_rows(played: Played, *, train_attacker: bool) -> dict[str, list[Any]
     """
     generated = [g for g in played.games if g.kind == "generated"]
     rows: dict[str, list[Any]] = {
-        k: [] for k in ("prompt_ids", "completion_ids", "logprobs", "env_mask", "role", "score", "valid")
+        k: [] for k in ("prompt_ids", "completion_ids", "logprobs", "env_mask", "role", "score", "valid", "slot")
     }
     for role, side, games in (
         (ATTACKER, played.attackers, generated),
@@ -188,6 +189,7 @@ def rollout_rows(played: Played, *, train_attacker: bool) -> dict[str, list[Any]
             rows["role"].append(role)
             rows["score"].append(reward if reward is not None else 0.0)
             rows["valid"].append(int(valid))
+            rows["slot"].append(len(rows["slot"]) // played.group)
     return rows
 
 

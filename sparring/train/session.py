@@ -55,7 +55,12 @@ def train(session: Session, rows: int, on_step: OnStep) -> Any:
         train_dataset=_groups(session.config, rows),
         processing_class=session.tokenizer,
         rollout_func=lambda prompts, trainer: _roll(session, watch, prompts, trainer),
-        features=Features(kl=session.config.kl, sft_coef=session.config.sft_coef, sft=_lesson_plan(session)),
+        features=Features(
+            kl=session.config.kl,
+            group_baseline=session.config.baseline == "group",
+            sft_coef=session.config.sft_coef,
+            sft=_lesson_plan(session),
+        ),
         callbacks=[watch],
     )
     watch.trainer = trainer
@@ -71,11 +76,12 @@ def _recorded_score(score: list[float], **_: Any) -> list[float]:
 
 def _arguments(session: Session, rows: int) -> GRPOConfig:
     config = session.config
+    micro = micro_batch(rows, config.group, config.micro_batch)
     return GRPOConfig(
         output_dir=str(session.work),
         max_steps=config.steps,
-        per_device_train_batch_size=config.micro_batch,
-        gradient_accumulation_steps=rows // config.micro_batch,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=rows // micro,
         num_generations=config.group,
         max_completion_length=max(session.player.game.attack_tokens, session.player.game.answer_tokens),
         shuffle_dataset=False,
@@ -104,6 +110,15 @@ def _arguments(session: Session, rows: int) -> GRPOConfig:
         dataloader_pin_memory=False,
         seed=session.seed % 2**31,
     )
+
+
+def micro_batch(rows: int, group: int, wanted: int) -> int:
+    """Rows of a micro-batch: the largest divisor of `rows` that keeps groups whole and is at most half above `wanted`.
+
+    >>> micro_batch(48, 2, 16), micro_batch(44, 2, 16), micro_batch(12, 4, 16)
+    (24, 22, 12)
+    """
+    return max(m for m in range(group, max(group, wanted * 3 // 2) + 1, group) if rows % m == 0)
 
 
 def _groups(config: SelfplayConfig, rows: int) -> Dataset:
@@ -137,7 +152,7 @@ def _last_state(work: Path) -> str | None:
     return found if found and (Path(found) / "trainer_state.json").is_file() else None
 
 
-class _Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
+class _Watch(TrainerCallback):
     """Collects a step's games and numbers, hands them on, and stops a training that has gone wrong."""
 
     def __init__(self, config: SelfplayConfig, on_step: OnStep) -> None:

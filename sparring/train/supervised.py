@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sparring.config.run import GameConfig, WarmStartConfig
 from sparring.data.starter import Demonstration, Refusal
+from sparring.errors import TrainingError
 from sparring.game.prompts import attacker_prompt
 from sparring.game.records import Seed
 from sparring.judge.protocol import Judge, JudgeCase
@@ -84,9 +85,18 @@ def attack_examples(chat: ChatEncoder, demonstrations: Sequence[Demonstration], 
 
 
 def warm_batches(lessons: Lessons, config: WarmStartConfig, rng: random.Random) -> list[list[Example]]:
-    """The warm start's batches: the attacker's share first, the rest half refusals, half helpful answers."""
+    """The warm start's batches: the attacker's share first, then refusals, then helpful answers.
+
+    Raises TrainingError without refusals or helpful answers: one kind alone would teach that kind for everything.
+    """
+    if not lessons.refusals or not lessons.helpful:
+        raise TrainingError(
+            f"the warm start has {len(lessons.refusals)} refusals and {len(lessons.helpful)} own helpful answers that "
+            "the judge passes; it needs some of both",
+            hint="give it a model that can answer, more seeds, or set warm_start.steps to 0",
+        )
     attack_rows = round(config.batch * config.attacker_share) if lessons.attacks else 0
-    refuse_rows = (config.batch - attack_rows) // 2
+    refuse_rows = round((config.batch - attack_rows) * config.refusal_share)
     sizes = (attack_rows, refuse_rows, config.batch - attack_rows - refuse_rows)
     streams = [_endless(kind, rng) for kind in (lessons.attacks, lessons.refusals, lessons.helpful)]
     return [

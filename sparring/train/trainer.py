@@ -18,8 +18,8 @@ from trl import GRPOTrainer
 from sparring.policy.logprobs import pack, packed_logprobs
 from sparring.train.advantages import reinforce_pp
 
-EXTRA = ("role", "score", "valid")
-"""Fields that the rollout adds to every row: role number, raw reward (0 when void), whether the row trains."""
+EXTRA = ("role", "score", "valid", "slot")
+"""What the rollout adds to every row: role number, raw reward (0 when void), whether the row trains, slot number."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,16 @@ class Features:
     """
 
     kl: float = 0.0
+    group_baseline: bool = False
     sft_coef: float = 0.0
     sft: Callable[[int, int, int], tuple[Tensor, Tensor, Tensor] | None] | None = None
 
 
-class SelfPlayTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
+class SelfPlayTrainer(GRPOTrainer):
     """GRPOTrainer that learns both roles from whole games. See the module's docstring."""
+
+    _buffered_inputs: Any
+    beta: Any
 
     def __init__(self, *args: Any, features: Features | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -63,6 +67,7 @@ class SelfPlayTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
             self._rows["role"],
             self._rows["valid"].bool(),
             self.features.kl,
+            self._rows["slot"] if self.features.group_baseline else None,
         )
         if reference is not None:
             total = mask.sum().clamp(min=1)
@@ -113,7 +118,7 @@ class SelfPlayTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
             self.beta = beta
         return loss + self._supervised(model)
 
-    def _supervised(self, model: Any) -> Tensor | float:
+    def _supervised(self, model: Any) -> Any:
         features, parts = self.features, self.current_gradient_accumulation_steps
         if not features or not features.sft or features.sft_coef == 0:
             return 0.0

@@ -30,14 +30,14 @@ class _Rows(Dataset[Example]):
         return self._rows[index]
 
 
-class _Ordered(Trainer):  # type: ignore[misc]  # transformers is untyped
+class _Ordered(Trainer):
     """Walks the batches in the order they were drawn in."""
 
     def _get_train_sampler(self, *_: Any) -> None:
         return None
 
 
-class _Report(TrainerCallback):  # type: ignore[misc]
+class _Report(TrainerCallback):
     def __init__(self, on_step: OnStep) -> None:
         self._on_step = on_step
 
