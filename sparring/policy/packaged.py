@@ -40,7 +40,7 @@ def export_packaged(folder: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
-    gguf = _packaged_file()
+    gguf = packaged_file()
     loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     config = AutoConfig.for_model("llama", **_plain(loaded.config.to_dict()))
     # save_pretrained refuses a model that came from GGUF, so the weights move into a fresh one
@@ -58,7 +58,8 @@ def import_folder(source: Path, store: Store, *, meta: dict[str, str]) -> str:
         return save_checkpoint(store, folder, meta=meta)
 
 
-def _packaged_file() -> Path:
+def packaged_file() -> Path:
+    """The GGUF file inside the installed package. Raises SetupError."""
     spec = find_spec(_PACKAGE)
     for location in (spec.submodule_search_locations or []) if spec else []:
         path = Path(location) / _FILE
