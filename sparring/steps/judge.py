@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sparring.config.run import JudgeConfig
+from sparring.evaluate.tables import write_verdicts
 from sparring.evaluate.verdicts import SCHEMA
 from sparring.judge import load_judge
 from sparring.judge.protocol import Judge, JudgeCase, Verdict
@@ -36,9 +37,7 @@ def run(config: JudgeConfig, store: Store, inputs: JudgeInputs, progress: Progre
         answers = pq.read_table(pa.BufferReader(store.get(key)))
         verdicts = verdict_table(judge, answers, lambda done, total, role=role: progress.update(role, done, total))
         keys[role] = f"rounds/{inputs.round:06d}/judge/{role}.parquet"
-        sink = pa.BufferOutputStream()
-        pq.write_table(verdicts, sink, compression="zstd")
-        store.put(keys[role], sink.getvalue().to_pybytes())
+        write_verdicts(store, keys[role], verdicts)
         rows += verdicts.num_rows
         void += verdicts["status"].to_pylist().count("void")
     return JudgeResult(
