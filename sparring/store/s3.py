@@ -33,6 +33,7 @@ _URL = re.compile(r"s3://(?P<bucket>[A-Za-z0-9][A-Za-z0-9._-]{1,62})(?:/(?P<pref
 _NONCE = "sparring-nonce"
 T = TypeVar("T")
 _TRIES = 6
+_PAUSE = 0.4  # seconds before the second try; doubled for each further one
 _PATIENCE = 40.0  # seconds after which nothing is asked again
 _PART = 64 << 20
 _TRANSFER = TransferConfig(multipart_threshold=_PART, multipart_chunksize=_PART, max_concurrency=4)
@@ -226,7 +227,7 @@ class S3Store:
             except (ClientError, BotoCoreError, Boto3Error, S3TransferRetriesExceededError, *LOST) as error:
                 if not is_passing(error) or tries == _TRIES or time.monotonic() > end:
                     raise self._explained(error, action, key) from error
-                time.sleep(random.uniform(0.5, 1.0) * min(4.0, 0.2 * 2**tries))
+                time.sleep(random.uniform(0.5, 1.0) * min(4.0, _PAUSE * 2 ** (tries - 1)))
             else:
                 self._connection.seen = True
                 return answer

@@ -216,7 +216,7 @@ def test_an_edited_record_is_named(store: LocalStore, number: int, edit: Any) ->
         promote(store, 9, C, expected_head=5)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_changed_bit_is_noticed(data: st.DataObject, store: LocalStore) -> None:
     number = data.draw(st.integers(1, 5))

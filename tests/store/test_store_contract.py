@@ -32,7 +32,7 @@ keys = st.text(st.characters(exclude_categories=["Cc", "Cs"], exclude_characters
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(key=keys, data=st.binary(max_size=2000))
 @example(key="a b+c%2F&?#=;,:@$!*'()~^`{}|<>\"[]/é日本🙂", data=b"")
 @example(key="-", data=b"\x00")

@@ -27,6 +27,11 @@ from tests.flaky import Flaky, flaky_proxy
 SECOND_PART = 64 << 20
 
 
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sparring.store.s3._PAUSE", 0.01)
+
+
 @pytest.fixture
 def store(s3_environment: Seaweed) -> S3Store:
     return open_s3(s3_environment.bucket)
