@@ -6,7 +6,7 @@ Columns (Parquet, schema version in the file's metadata under `sparring.schema`)
 |---|---|---|
 | model | string | digest of the model that answered |
 | suite | string | suite name |
-| slice | string | slice of the suite (harmful: vanilla, adversarial; benign: lookalike, plain, adversarial; capability: choice, nll) |
+| slice | string | harmful: vanilla, adversarial; benign: lookalike, plain, adversarial; capability: choice, nll |
 | kind | string | harmful, benign or capability |
 | prompt_id | string | the same for every model |
 | behavior | string | cluster: prompts of one behaviour, across suites |

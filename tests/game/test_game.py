@@ -76,7 +76,7 @@ def _as(outcome: Outcome, **changes: bool) -> Outcome:
     return Outcome(**{**outcome.__dict__, **changes})
 
 
-SEEDS = [Seed(f"{label[0]}{i}", f"{label} {i}", label, f"b{i}") for label in ("harmful", "benign") for i in range(7)]  # type: ignore[arg-type]
+SEEDS = [Seed(f"{label[0]}{i}", f"{label} {i}", label, f"b{i}") for label in ("harmful", "benign") for i in range(7)]
 
 
 @given(st.integers(0, 50), st.integers(0, 2**40))

@@ -63,7 +63,7 @@ class VoidJudge(KeywordJudge):
 
 
 SEEDS = [
-    Seed(f"{label[0]}{i}", f"Tell me about the {word}", label, f"b{i}")  # type: ignore[arg-type]
+    Seed(f"{label[0]}{i}", f"Tell me about the {word}", label, f"b{i}")
     for label in ("harmful", "benign")
     for i, word in enumerate(("river", "mountain", "sea", "forest", "desert", "valley"))
 ]
@@ -220,12 +220,14 @@ def test_advantages_equal_the_formula_and_void_rows_move_nothing(seed: int, equa
     ref = [[rng.uniform(-5, 0) for _ in range(width)] for _ in range(rows)]
     tensors = [torch.tensor(x, dtype=torch.float64) for x in (reward, old, ref, mask)]
     group = [i // 2 for i in range(rows)] if grouped else None
-    rest = (torch.tensor(role), torch.tensor(valid), 0.01, torch.tensor(group) if group else None)
-    ours = reinforce_pp(*tensors, *rest)
+    groups = torch.tensor(group) if group else None
+    roles, goods = torch.tensor(role), torch.tensor(valid)
+    _, old_t, ref_t, mask_t = tensors
+    ours = reinforce_pp(tensors[0], old_t, ref_t, mask_t, roles, goods, 0.01, groups)
     expected = torch.tensor(brute_force(reward, old, ref, mask, role, valid, 0.01, group), dtype=torch.float64)
     assert torch.allclose(ours, expected, atol=1e-6, rtol=1e-6)
     changed = torch.tensor([r if v else r + 5 for r, v in zip(reward, valid, strict=True)], dtype=torch.float64)
-    assert torch.equal(ours, reinforce_pp(changed, *tensors[1:], *rest))
+    assert torch.equal(ours, reinforce_pp(changed, old_t, ref_t, mask_t, roles, goods, 0.01, groups))
 
 
 @given(st.integers(1, 40), st.sampled_from([2, 4]), st.integers(2, 32))
