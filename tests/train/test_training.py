@@ -99,6 +99,7 @@ def test_with_all_features_off_a_step_equals_stock_trl(folder: Path, tmp_path: P
             args=GRPOConfig(
                 output_dir=str(tmp_path / kind.__name__),
                 max_steps=1,
+                logging_steps=1,
                 per_device_train_batch_size=4,
                 gradient_accumulation_steps=2,
                 num_generations=4,
