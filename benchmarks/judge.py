@@ -1,13 +1,18 @@
 """Refusal by the embedded judges and by string matching, against XSTest's human labels: `python -m benchmarks.judge`.
 
 Truth is XSTest's `final_label` over four models' 450 answers each (2_full_refusal and 3_partial_refusal are refusals);
-the judges see only the answers. Nothing was trained on these labels and no threshold was fitted to them: texts, rules
-and penalties come from texts written for this project.
+the judges see only the answers. Nothing was trained on these labels and no threshold was fitted to them: rules,
+penalties and thresholds come from texts written for this project and from openings that the packaged model wrote to the
+starter set's training prompts (`sparring.judge.embedded.train`).
 
-XSTest was opened in three stages while the judges were built, each time for the whole table below and no single answer:
+XSTest was opened in four stages while the judges were built, each time for the whole table below and no single answer:
 1. a first build: reward 0.930 on average, gate 0.863 (over-sensitive: it pooled single sentences by log-sum-exp);
 2. after the gate's pooling was replaced, the replacement and all penalties chosen on written texts: 0.930 and 0.927;
-3. the finished code, to confirm (twice, and by `tests/judge`, with the same numbers: refusal had not changed).
+3. the code of that time, to confirm (twice, and by `tests/judge`, with the same numbers: refusal had not changed);
+4. once, after both heads were trained again with short openings of small models, too many of which had been called
+   refusals; all choices on rows marked `dev` and the examples in `tests/judge`: gate 0.923, reward 0.919 (before: 0.930
+   and 0.927), the numbers of `results/judge.json`. Sensitivity fell on nearly every model, specificity rose.
+   `tests/judge` read every third answer once more.
 
 Data: the folder in SPARRING_BENCHMARK_DATA, else `../shared/data` beside the repository.
 """

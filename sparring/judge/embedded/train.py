@@ -1,8 +1,17 @@
 """Trains the embedded judges: `python -m sparring.judge.embedded.train` (about a minute, deterministic).
 
-Refusal: `data/answers_reward.jsonl` and `data/answers_gate.jsonl`, written for this project, no row in both.
+Refusal: `data/answers_<judge>.jsonl`, written for this project, and `data/openings_<judge>.jsonl`, openings of at most
+32 tokens, by `source`:
+
+- `model`: written by a machine, the packaged SmolLM2-135M, at temperature 0.8 to prompts of the starter set's training
+  rows (even seeds for the gate, odd ones for the reward judge); complying but for the few that on reading really
+  decline, and without 18 doubtful or senseless ones;
+- `written`: refusals as a small model slips in them, and help that moralises on the way, written for this project;
+- `starter`, `cut`: the starter set's refusals and the answers of `data/answers_<judge>.jsonl`, cut off.
+
+No text is in two files; a third of every source is marked `dev`.
 Prompt harm: the starter set's training rows, half the behaviours for each judge.
-The penalty was chosen on the written texts alone (the other file, and the rows marked `dev`), never on XSTest.
+Penalties and thresholds were chosen on rows marked `dev` (and earlier on the other judge's texts), never on XSTest.
 """
 
 from __future__ import annotations
@@ -22,11 +31,11 @@ from sparring.judge.embedded.features import CachedEmbedder, gate_features, rewa
 from sparring.judge.embedded.head import Head, Matrix, balanced, fit
 from sparring.judge.text import opening
 
-PENALTY_EMBEDDING = {"reward": 1e-3, "gate": 3e-3}
+PENALTY_EMBEDDING = {"reward": 2e-3, "gate": 1e-3}
 PENALTY_RULES = 3e-4
 PENALTY_PROMPT = 3e-4
 LONGER = ("gate",)
-"""Judges trained on doubled answers as well."""
+"""Judges trained on doubled answers as well (not on doubled openings: those are cut off in the middle)."""
 STARTER = Path(__file__).parents[2] / "data" / "starter"
 Row = dict[str, Any]
 
@@ -42,7 +51,7 @@ def main() -> None:
 def train(name: str) -> dict[str, Matrix]:
     """The weight arrays of one judge, float32: see `read_weights`."""
     embed = shared_embedder()
-    refusal = train_refusal(name, read_rows(FOLDER / "data" / f"answers_{name}.jsonl"), embed)
+    refusal = train_refusal(name, answer_rows(name), embed)
     rows = prompt_rows(name)
     texts = [row["prompt"] for row in rows]
     labels = np.array([float(row["harmful"]) for row in rows])
@@ -57,7 +66,8 @@ def train(name: str) -> dict[str, Matrix]:
 
 def train_refusal(name: str, rows: Sequence[Row], embed: CachedEmbedder) -> Head:
     """The refusal head of one judge; frames written once and filled with many topics count less a row."""
-    rows = [*rows, *longer(rows)] if name in LONGER else list(rows)
+    whole = [row for row in rows if "source" not in row]
+    rows = [*rows, *longer(whole)] if name in LONGER else list(rows)
     frames = Counter(row["frame"] for row in rows)
     labels = np.array([float(row["refused"]) for row in rows])
     each = np.array([frames[row["frame"]] ** -0.5 for row in rows])
@@ -66,6 +76,11 @@ def train_refusal(name: str, rows: Sequence[Row], embed: CachedEmbedder) -> Head
     penalty = np.full(x.shape[1], PENALTY_RULES)
     penalty[: DIMENSION * (2 if name == "gate" else 1)] = PENALTY_EMBEDDING[name]
     return fit(x, labels, weight, penalty)
+
+
+def answer_rows(name: str) -> list[Row]:
+    """All texts of one judge's refusal head: whole answers, then openings (the rows with a `source`)."""
+    return [row for part in ("answers", "openings") for row in read_rows(FOLDER / "data" / f"{part}_{name}.jsonl")]
 
 
 def refusal_features(name: str, answers: Sequence[str], embed: CachedEmbedder) -> Matrix:
