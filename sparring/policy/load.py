@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,10 +41,18 @@ def load_policy(folder: Path) -> Policy:
     return Policy(model.eval(), tokenizer, ChatEncoder.of(tokenizer, model.config))
 
 
-def save_policy(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Writes model and tokenizer as one folder of safetensors."""
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+def save_policy(model: Any, start: Path, folder: Path) -> None:
+    """Writes the model's weights to `folder`, with every other file as it is in `start`, where training began.
+
+    So tokenizer, chat template and configuration are served exactly as they were gated, and a training that moves no
+    weight leaves the digest it started from.
+    """
+    scratch = folder.with_name(f"{folder.name}.weights")
+    model.save_pretrained(scratch)
+    shutil.copytree(start, folder, ignore=shutil.ignore_patterns("*.safetensors*"), dirs_exist_ok=True)
+    for path in scratch.glob("*.safetensors*"):
+        shutil.move(path, folder / path.name)
+    shutil.rmtree(scratch)
 
 
 def set_threads(threads: int) -> None:

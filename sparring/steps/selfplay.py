@@ -159,7 +159,8 @@ def _warm(config: SelfplayStepConfig, store: Store, inputs: SelfplayInputs, curv
     from sparring.train.warm import warm_start
 
     set_threads(config.model.threads)
-    policy = load_policy(load_checkpoint(store, inputs.prepared.start, inputs.work / "checkpoints"))
+    start = load_checkpoint(store, inputs.prepared.start, inputs.work / "checkpoints")
+    policy = load_policy(start)
     seeds, rng = _seeds(store, inputs.prepared), random.Random(inputs.round_seed)
     progress.update("own answers", 0, 1)
     lessons = _lessons(config, policy, seeds, rng, inputs.round_seed)
@@ -174,7 +175,7 @@ def _warm(config: SelfplayStepConfig, store: Store, inputs: SelfplayInputs, curv
     warm_start(
         policy.model, policy.tokenizer.pad_token_id, batches, config.warm_start, scratch, inputs.round_seed, on_step
     )
-    save_policy(policy.model, policy.tokenizer, scratch / "model")
+    save_policy(policy.model, start, scratch / "model")
     digest = save_checkpoint(store, scratch / "model", meta={"parent": inputs.prepared.start, "phase": "warm"})
     store.put(key, json.dumps({"digest": digest}).encode())
     curves.flush()
@@ -247,7 +248,7 @@ def _play(
     )
     model = train(session, training_rows(plan, config.selfplay.group), on_step)
     folder = games.folder / "candidate"
-    save_policy(model, policy.tokenizer, folder)
+    save_policy(model, start, folder)
     progress.update("store candidate", 0, 1)
     digest = save_checkpoint(
         store, folder, meta={"parent": inputs.prepared.start, "round": str(inputs.prepared.round), "phase": "selfplay"}
