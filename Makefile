@@ -39,7 +39,7 @@ format: setup ## mend the format and what the linter can mend
 	@$(PY) -m ruff check --fix --quiet
 
 bench: setup ## measure against the named peers (ARGS=--quick: a minute each)
-	@for file in benchmarks/[a-z]*.py; do $(PY) -m benchmarks.$$(basename $$file .py) $(ARGS) || exit 1; done
+	@for file in benchmarks/[a-z]*.py; do $(PY) -m benchmarks $$(basename $$file .py) $(ARGS) || exit 1; done
 
 COMPILE := pip compile pyproject.toml --universal --python-version 3.11 --quiet --upgrade \
 	--no-emit-index-url --no-emit-find-links --no-header --no-annotate
