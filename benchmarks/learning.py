@@ -46,10 +46,15 @@ def main(store_url: str, line: str, number: int, limit: int, work: Path) -> dict
     if not folder.is_dir():
         return _end({"bench": "learning", "skipped": "no public suites: set SPARRING_BENCHMARK_DATA"})
     store = open_store(store_url).scope(f"lines/{line}")
+    compared = models(store, number)
+    if not compared:
+        return _end(
+            {"bench": "learning", "skipped": f"round {number} in {store.url} has no candidate: `make run` first"}
+        )
     prompts = public_prompts(folder, limit)
     cells = {
         name: _answers(store, digest, prompts, work / f"{digest[:16]}-{limit}.json")
-        for name, digest in models(store, number).items()
+        for name, digest in compared.items()
     }
     flags = {judge: {name: refusals(judge, prompts, answers) for name, answers in cells.items()} for judge in JUDGES}
     result = {
@@ -66,11 +71,11 @@ def main(store_url: str, line: str, number: int, limit: int, work: Path) -> dict
 
 
 def models(store: Store, number: int) -> dict[str, str]:
-    """Digests of the round's base, warm start (first round only) and candidate."""
+    """Digests of the round's base, warm start (first round only) and candidate; empty before there is a candidate."""
     prepared = rounds.load_result(store, number, "prepare", PrepareResult)
     trained = rounds.load_result(store, number, "selfplay", SelfplayResult)
     if prepared is None or trained is None:
-        raise SystemExit(f"round {number} in {store.url} has not trained a candidate yet")
+        return {}
     warm = {"warm": trained.warm} if trained.warm else {}
     return {"base": prepared.base, **warm, "candidate": trained.candidate}
 
