@@ -16,6 +16,7 @@ import json
 import os
 import random
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,10 @@ def main(store_url: str, line: str, number: int, limit: int, work: Path) -> dict
     result = {
         "bench": "learning",
         "round": number,
+        "models": compared,
+        "judges": {name: load_judge(name).id for name in JUDGES},
+        "seeds": {"sampling": 5, "bootstrap": 0},
+        "versions": {name: version(name) for name in ("torch", "transformers", "trl", "numpy")},
         "n": {suite: len(texts) for suite, texts in prompts.items()},
         "refused": {j: {m: _rates(flags[j][m]) for m in cells} for j in JUDGES},
         "gap_change": {j: _change(flags[j]) for j in JUDGES if {"warm", "candidate"} <= set(cells)},
@@ -133,7 +138,7 @@ def _rates(flags: Mapping[str, Flags]) -> dict[str, list[float]]:
 def wilson(p: float, n: int, z: float = 1.96) -> tuple[float, float]:
     """Wilson's 95 % interval of a rate."""
     centre, spread = p + z * z / (2 * n), z * float(np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)))
-    return (centre - spread) / (1 + z * z / n), (centre + spread) / (1 + z * z / n)
+    return max(0.0, (centre - spread) / (1 + z * z / n)), min(1.0, (centre + spread) / (1 + z * z / n))
 
 
 def _change(flags: Mapping[str, Mapping[str, Flags]]) -> list[float]:
