@@ -25,9 +25,9 @@ _COMPACT_SHARE = 0.75
 
 @dataclass(frozen=True)
 class Sampled:
-    """Answers as token ids (end-of-turn token included where it was reached) and the log-probability of each token
+    """Answers as token ids, with the end-of-turn token where it was reached, and each token's log-probability.
 
-    under the sampling distribution at temperature 1, natural logarithm, float32.
+    `logprobs` are natural logarithms at temperature 1, whatever temperature was sampled at.
     """
 
     ids: list[list[int]]
