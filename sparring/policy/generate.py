@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sparring.policy.llama import Cache, FastLlama, supports
+from sparring.policy.logprobs import common_prefix
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ def _prefill(fast: FastLlama, prompts: list[Sequence[int]], steps: int) -> tuple
     """
     distinct = list(dict.fromkeys(tuple(p) for p in prompts))
     index = {prompt: i for i, prompt in enumerate(distinct)}
-    shared = _common_prefix(distinct)
+    shared = common_prefix(distinct)
     longest = max(len(p) for p in distinct) - shared
     cache = fast.cache(1 if shared else len(distinct), shared + longest + steps)
     if shared:
@@ -125,16 +126,6 @@ def _prefill(fast: FastLlama, prompts: list[Sequence[int]], steps: int) -> tuple
     if len(distinct) < len(prompts):
         cache.select(expand)
     return logits[expand], cache, torch.tensor([len(p) for p in prompts])
-
-
-def _common_prefix(prompts: list[tuple[int, ...]]) -> int:
-    """Length of the beginning that all prompts share, leaving each at least one token of its own."""
-    first, last = min(prompts), max(prompts)
-    limit = min(len(p) for p in prompts) - 1
-    for i in range(limit):
-        if first[i] != last[i]:
-            return i
-    return max(limit, 0)
 
 
 def _choose(logits: Tensor, temperature: float, uniform: Tensor) -> tuple[Tensor, Tensor]:

@@ -178,7 +178,6 @@ def _warm(
     batches = warm_batches(lessons, config.warm_start, rng)
     warm_start(
         policy.model,
-        policy.tokenizer.pad_token_id,
         batches,
         config.warm_start,
         scratch,

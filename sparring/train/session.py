@@ -140,11 +140,11 @@ def _roll(session: Session, watch: _Watch, prompts: list[str], trainer: Any) -> 
 def _lesson_plan(session: Session) -> Callable[[int, int, int], Any] | None:
     if not session.lessons:
         return None
-    size, pad = session.config.sft_batch, session.tokenizer.pad_token_id
+    size = session.config.sft_batch
 
     def batch(step: int, part: int, parts: int) -> Any:
         chosen = random.Random(f"{session.seed}/sft/{step}").choices(session.lessons, k=size)[part::parts]
-        return collate(chosen, pad) if chosen else None
+        return collate(chosen) if chosen else None
 
     return batch
 

@@ -21,6 +21,7 @@ from sparring.game.records import Seed
 from sparring.judge.protocol import Judge, JudgeCase
 from sparring.policy.chat import ChatEncoder
 from sparring.policy.generate import generate
+from sparring.policy.logprobs import pack_rows
 
 IGNORED = -100
 HELPFUL_TOKENS = 8
@@ -114,21 +115,19 @@ def _endless(items: Sequence[Example], rng: random.Random) -> Any:
             yield items[index]
 
 
-def collate(examples: Sequence[Example], pad: int) -> dict[str, Any]:
-    """Model inputs of a batch: prompts end and answers begin at one column, so that logits are made for answers only.
+def collate(examples: Sequence[Example]) -> dict[str, Any]:
+    """Model inputs of a batch, packed into one row without padding (`pack_rows`): logits are made for answers only.
 
-    `input_ids`, `attention_mask`, `position_ids` (B, T) int64; `labels` (B, K) int64 for the last K columns, IGNORED
-    outside the answers; `logits_to_keep` = K.
+    `input_ids`, `position_ids` (1, W), `attention_mask` (1, 1, W, W), `logits_to_keep` (K + 1,) and `labels`
+    (1, K + 1) for K answer tokens. A causal loss compares logits with the next label, hence one more of each.
     """
-    left, right = max(len(e.prompt) for e in examples), max(len(e.answer) for e in examples)
-    ids = torch.full((len(examples), left + right), pad)
-    mask = torch.zeros(len(examples), left + right, dtype=torch.long)
-    labels = torch.full((len(examples), right + 1), IGNORED)
-    for row, example in enumerate(examples):
-        begin, end = left - len(example.prompt), left + len(example.answer)
-        ids[row, begin:end] = torch.tensor([*example.prompt, *example.answer])
-        mask[row, begin:end] = 1
-        labels[row, 1 : 1 + len(example.answer)] = torch.tensor(example.answer)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    names = ("input_ids", "attention_mask", "position_ids", "labels")
-    return dict(zip(names, (ids, mask, positions, labels), strict=True)) | {"logits_to_keep": right + 1}
+    packed = pack_rows([e.prompt for e in examples], [e.answer for e in examples])
+    columns = [column for row in packed.columns for column in row]
+    tokens = [token for e in examples for token in e.answer]
+    return {
+        "input_ids": packed.ids,
+        "attention_mask": packed.mask,
+        "position_ids": packed.positions,
+        "labels": torch.tensor([[IGNORED, *tokens]]),
+        "logits_to_keep": torch.tensor([*columns, columns[-1]]),
+    }

@@ -17,8 +17,8 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from sparring.config.run import WarmStartConfig
 from sparring.train.supervised import Example, collate
 
-_MICRO = 4
-"""Rows of a forward pass at most: a step's rows are sorted by length, so that short ones are not padded to long."""
+_MICRO = 16
+"""Rows of a forward pass at most: attention is quadratic in a packed row."""
 OnStep = Callable[[int, dict[str, float]], None]
 
 
@@ -51,7 +51,6 @@ class _Report(TrainerCallback):
 
 def warm_start(
     model: Any,
-    pad: int,
     batches: list[list[Example]],
     config: WarmStartConfig,
     work: Path,
@@ -62,7 +61,7 @@ def warm_start(
 ) -> None:
     """Trains `model` in place, one optimizer step a batch; `on_step(step, logs)` after each. `bf16`: autocast."""
     micro = next(m for m in range(min(_MICRO, config.batch), 0, -1) if config.batch % m == 0)
-    rows = [row for batch in batches for row in sorted(batch, key=lambda e: len(e.prompt))]
+    rows = [row for batch in batches for row in batch]
     arguments = TrainingArguments(
         output_dir=str(work),
         max_steps=len(batches),
@@ -87,7 +86,7 @@ def warm_start(
         model=model,
         args=arguments,
         train_dataset=_Rows(rows),
-        data_collator=lambda rows: collate(rows, pad),
+        data_collator=collate,
         callbacks=[_Report(on_step)],
     )
     trainer.remove_callback(PrinterCallback)

@@ -13,7 +13,7 @@ from sparring.errors import ModelError
 from sparring.policy.chat import ChatEncoder
 from sparring.policy.generate import generate
 from sparring.policy.load import Policy, load_policy
-from sparring.policy.logprobs import pack, packed_logprobs
+from sparring.policy.logprobs import common_prefix, pack, packed_logprobs
 from sparring.policy.packaged import import_folder
 from sparring.store import open_store
 from tests.models import save_tiny
@@ -80,7 +80,10 @@ def test_packed_log_probabilities_and_gradients_equal_the_padded_forward(policy:
     answers = generate(policy.model, encoded, eos=policy.chat.eos, max_new_tokens=12, temperature=1.0, seed=2).ids
     ids, mask = padded(answers, left=False)
     packed = pack(*padded(encoded, left=True), ids, mask)
-    assert packed.ids.shape[0] == 3  # one packed row a prompt
+    head = common_prefix(encoded)
+    parts = sum(len(p) - head for p in map(list, {tuple(p) for p in encoded})) + sum(len(a) - 1 for a in answers)
+    assert packed.ids.shape == (1, head + parts)  # the common beginning once, each prompt once, no padding
+    assert head > 10
     gradients = []
     for values in (
         packed_logprobs(policy.model, packed, ids, entropy=True)[0],

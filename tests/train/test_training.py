@@ -250,12 +250,18 @@ def test_warm_start_mixes_its_kinds_and_refuses_one_kind_alone() -> None:
 
 
 def test_labels_cover_answers_alone() -> None:
-    batch = collate([Example([1, 2], [3]), Example([1], [4, 5, 6])], pad=9)
-    assert batch["input_ids"].tolist() == [[1, 2, 3, 9, 9], [9, 1, 4, 5, 6]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [0, 1, 1, 1, 1]]
-    assert batch["position_ids"].tolist() == [[0, 1, 2, 2, 2], [0, 0, 1, 2, 3]]
-    assert batch["labels"].tolist() == [[-100, 3, -100, -100], [-100, 4, 5, 6]]
-    assert batch["logits_to_keep"] == 4
+    batch = collate([Example([1, 2], [3]), Example([1, 7], [4, 5, 6])])
+    assert batch["input_ids"].tolist() == [[1, 2, 7, 4, 5]]  # what both begin with stands once, last tokens not at all
+    assert batch["position_ids"].tolist() == [[0, 1, 1, 2, 3]]
+    assert batch["labels"].tolist() == [[-100, 3, 4, 5, 6]]
+    assert batch["logits_to_keep"].tolist() == [1, 2, 3, 4, 4]
+    assert batch["attention_mask"][0, 0].int().tolist() == [
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 0, 1, 0, 0],
+        [1, 0, 1, 1, 0],
+        [1, 0, 1, 1, 1],
+    ]
 
 
 @pytest.mark.parametrize("bf16", [False, True])
@@ -268,10 +274,10 @@ def test_the_warm_start_learns_its_answers(policy: Policy, tmp_path: Path, bf16:
     def on_step(_: int, logs: dict[str, float]) -> None:
         losses.append(logs["loss"])
 
-    warm_start(policy.model, 0, [rows] * 6, config, tmp_path, 0, on_step, bf16=bf16)
+    warm_start(policy.model, [rows] * 6, config, tmp_path, 0, on_step, bf16=bf16)
     assert len(losses) == 6 and losses[-1] < 0.8 * losses[0]
     fresh = load_policy(Path(policy.model.config._name_or_path)).model
-    assert losses[0] == pytest.approx(float(fresh(**collate(rows, 0)).loss.detach()), rel=0.02 if bf16 else 1e-4)
+    assert losses[0] == pytest.approx(float(fresh(**collate(rows)).loss.detach()), rel=0.02 if bf16 else 1e-4)
     assert all(p.dtype == torch.float32 for p in policy.model.parameters())
 
 
@@ -292,7 +298,7 @@ def test_padding_and_kept_logits_change_no_loss(policy: Policy) -> None:
     model = policy.model
     rows = [Example([5, 6, 7, 8], [9]), Example([5], [10, 11, 12])]
     total = sum(len(row.answer) for row in rows)
-    together = model(**collate(rows, 0)).loss
+    together = model(**collate(rows)).loss
     alone = [model(input_ids=torch.tensor([row.prompt + row.answer])).logits[0].log_softmax(-1) for row in rows]
     picked = [
         logs[len(row.prompt) - 1 + i, token]
