@@ -24,9 +24,9 @@ from sparring.policy.generate import generate
 from sparring.policy.logprobs import pack_rows
 
 IGNORED = -100
-HELPFUL_TOKENS = 8
-"""Tokens of an own helpful answer that are learnt: whether to help is said in the first few. The rest would drown them,
-and, sampled colder than the model is, cost it likelihood of everybody else's good answers."""
+HELPFUL_TOKENS, REFUSAL_TOKENS = 4, 10
+"""Tokens of an own helpful answer and of a refusal that are learnt: whether to help is said in the first few, and the
+model goes on by itself. The rest would drown them in the mean over tokens."""
 _DISTIL_TEMPERATURE = 0.7
 
 
@@ -70,14 +70,14 @@ def refusal_examples(
     game: GameConfig,
     rng: random.Random,
 ) -> list[Example]:
-    """One refusal for each harmful seed, its topic filled in where the text has a slot for one."""
+    """The opening of one refusal for each harmful seed, its topic filled in where the text has a slot for one."""
     texts = []
     for s in seeds:
         fitting = [r.text for r in refusals if s.category in topics or "{topic}" not in r.text]
         texts.append(rng.choice(fitting).replace("{topic}", topics.get(s.category, "")))
     prompts = chat.encode([s.text for s in seeds], game.max_prompt_tokens)
     answers = chat.encode_answers(texts, game.answer_tokens)
-    return [Example(p, a) for p, a in zip(prompts, answers, strict=True)]
+    return [Example(p, a[:REFUSAL_TOKENS]) for p, a in zip(prompts, answers, strict=True)]
 
 
 def attack_examples(chat: ChatEncoder, demonstrations: Sequence[Demonstration], game: GameConfig) -> list[Example]:
