@@ -54,7 +54,7 @@ def pack_rows(prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[i
     return Packed(torch.tensor([row.ids]), torch.tensor([row.positions]), row.mask(), columns)
 
 
-def common_prefix(prompts: Sequence[Sequence[int]]) -> int:
+def common_prefix(prompts: Sequence[tuple[int, ...]]) -> int:
     """Length of the beginning that all prompts share, leaving each at least one token of its own."""
     first, last = min(prompts), max(prompts)
     limit = min(len(p) for p in prompts) - 1

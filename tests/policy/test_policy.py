@@ -80,8 +80,9 @@ def test_packed_log_probabilities_and_gradients_equal_the_padded_forward(policy:
     answers = generate(policy.model, encoded, eos=policy.chat.eos, max_new_tokens=12, temperature=1.0, seed=2).ids
     ids, mask = padded(answers, left=False)
     packed = pack(*padded(encoded, left=True), ids, mask)
-    head = common_prefix(encoded)
-    parts = sum(len(p) - head for p in map(list, {tuple(p) for p in encoded})) + sum(len(a) - 1 for a in answers)
+    distinct = list({tuple(p) for p in encoded})
+    head = common_prefix(distinct)
+    parts = sum(len(p) - head for p in distinct) + sum(len(a) - 1 for a in answers)
     assert packed.ids.shape == (1, head + parts)  # the common beginning once, each prompt once, no padding
     assert head > 10
     gradients = []
