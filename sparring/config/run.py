@@ -85,7 +85,7 @@ class GameConfig(Section):
     generated_share: Share = Field(
         0.25, description="Share of fresh seeds that the attacker rewrites; the rest is vanilla."
     )
-    harmful_share: Share = Field(0.3, description="Share of harmful seeds among the fresh ones.")
+    harmful_share: Share = Field(0.27, description="Share of harmful seeds among the fresh ones.")
     attack_tokens: int = Field(32, ge=4, le=1024, description="Most tokens of an attack.")
     answer_tokens: int = Field(28, ge=4, le=1024, description="Most tokens of an answer.")
     max_prompt_tokens: int = Field(160, ge=32, description="Longer prompts are cut so that the chat header survives.")
@@ -103,7 +103,7 @@ class WarmStartConfig(Section):
     batch: int = Field(16, ge=2, description="Rows a step: refusals, helpful answers and attacker demonstrations.")
     learning_rate: float = Field(3e-4, ge=0, description="AdamW learning rate at its highest; it falls linearly.")
     attacker_share: Share = Field(0.0625, description="Share of rows that show the attacker its role.")
-    refusal_share: Share = Field(0.2, description="Share of refusals among the other rows; the rest helps.")
+    refusal_share: Share = Field(0.15, description="Share of refusals among the other rows; the rest helps.")
     examples: int = Field(300, ge=4, description="Harmful seeds that refusals are made for.")
     helpful_examples: int = Field(560, ge=4, description="Benign seeds that the model's own answers are taken to.")
 
@@ -112,7 +112,7 @@ class SelfplayConfig(Section):
     """Self-play with shared weights on TRL's GRPOTrainer: both roles are trained in one step."""
 
     steps: int = Field(12, ge=0, description="Optimizer steps of self-play.")
-    games: int = Field(48, ge=4, description="Games a step; a multiple of `group`.")
+    games: int = Field(40, ge=4, description="Games a step; a multiple of `group`.")
     group: int = Field(2, ge=2, description="Rows of one prompt: answers a vanilla prompt, rewrites a seed.")
     learning_rate: float = Field(5e-5, ge=0, description="AdamW learning rate; 0 trains nothing.")
     warmup: Share = Field(0.1, description="Share of the steps over which the learning rate rises.")
