@@ -130,8 +130,8 @@ BAD_FILES: list[tuple[str | bytes, list[str]]] = [
     ("data: {harmful: []}\n", ["data.harmful = []", "at least 1"]),
     ("line: A\n", ['line = "A"', "match pattern"]),
     ("data:\n  suites:\n  - {name: a, path: b}\n", ["run.yaml:3", "`data.suites.0.kind` is missing"]),
-    ("selfplay:\n  games: 30\n", ["run.yaml:2", "selfplay.games = 30", "multiple of selfplay.group = 4"]),
-    ("selfplay:\n  micro_batch: 6\n", ["run.yaml:2", "selfplay.micro_batch = 6", "selfplay.group = 4"]),
+    ("selfplay:\n  games: 31\n", ["run.yaml:2", "selfplay.games = 31", "multiple of selfplay.group = 2"]),
+    ("selfplay:\n  micro_batch: 7\n", ["run.yaml:2", "selfplay.micro_batch = 7", "selfplay.group = 2"]),
     ("game:\n  attack_tokens: 200\n", ["game.max_prompt_tokens = 160", "game.attack_tokens = 200"]),
     ("data:\n  starter_suites: false\n", ["run.yaml:2", "a benign and a harmful suite"]),
     ("data: {benign: [a.csv, a.csv]}\n", ["data.benign", "twice"]),
@@ -174,7 +174,7 @@ def test_a_file_that_is_not_there_or_a_folder_is_named(tmp_path: Path) -> None:
         ("selfplay.steps=[", "not valid YAML"),
         ("selfplay=3", "selfplay = 3"),
         ("selfplay.steps.x=3", "selfplay.steps"),
-        ("selfplay.games=30", "must be a multiple"),
+        ("selfplay.games=31", "must be a multiple"),
     ],
 )
 def test_a_bad_override_is_named_and_quoted(tmp_path: Path, override: str, part: str) -> None:
