@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import random
@@ -24,6 +25,8 @@ from sparring.train.curves import step_curve
 from sparring.train.rollout import GamePlayer, Played, rollout_rows
 from sparring.train.supervised import Example, collate
 from sparring.train.trainer import Features, SelfPlayTrainer
+
+log = logging.getLogger(__name__)
 
 OnStep = Callable[[int, list[Game], dict[str, float]], None]
 
@@ -79,6 +82,14 @@ def _recorded_score(score: list[float], **_: Any) -> list[float]:
 def _arguments(session: Session, rows: int) -> GRPOConfig:
     config = session.config
     micro = micro_batch(rows, config.group, config.micro_batch)
+    if micro < min(rows, config.micro_batch) // 2:
+        log.warning(
+            "%d rows a step only divide into micro-batches of %d (selfplay.micro_batch %d), which is slow: "
+            "choose selfplay.games or game.generated_share so that they divide better",
+            rows,
+            micro,
+            config.micro_batch,
+        )
     return GRPOConfig(
         output_dir=str(session.work),
         max_steps=config.steps,
