@@ -7,7 +7,7 @@ n_i counted in visits (one a step, whatever the number of answers) with N their 
 taken over answers, n_i = 0 scoring +∞ so that every attack is tried, ties broken at random from the seed. Known
 weakness: a mastered attack comes back late after the defender regresses, because ln N grows slowly.
 
-The bonus depends on n_i alone. Attacks of one visit count are therefore sorted by mean reward once, and a draw looks
+The bonus depends on n_i alone. Attacks of one visit count are therefore sorted by mean reward once, scores and all, and a draw looks
 at the first k of each count: its cost depends on k and on the number of different counts, not on the pool's size.
 """
 
@@ -34,20 +34,21 @@ class Ucb(Remembering):
 
     def _build(self, state: PoolState) -> None:
         """Sorts rows by count, then mean; a run is a stretch of equals, a class the runs of one count."""
-        self._visits, self._total = state.visits, int(state.visits.sum())
+        self._visits = state.visits
         mean = np.divide(state.reward_sum, state.answers, out=np.zeros(len(state)), where=state.visits > 0)
         self._rows: Rows = np.lexsort((mean, state.visits))
         visits, mean = state.visits[self._rows], mean[self._rows]
         self._runs = changes(visits, mean)
         self._sizes = np.diff(self._runs, append=len(state))
-        self._run_visits, self._run_mean = visits[self._runs], mean[self._runs]
-        self._classes = changes(self._run_visits)
+        run_visits = visits[self._runs]
+        self._scores = ucb_scores(run_visits, mean[self._runs], self._c, int(state.visits.sum()))
+        self._classes = changes(run_visits)
         self._lengths = np.diff(self._classes, append=len(self._runs))
 
     def _choose(self, k: int, rng: np.random.Generator) -> Rows:
         """The first k runs of each class hold the k best rows, since a run has at least one."""
         runs = _heads(self._classes, np.minimum(self._lengths, k))
-        scores = ucb_scores(self._run_visits[runs], self._run_mean[runs], self._c, self._total)
+        scores = self._scores[runs]
         if len(runs) > k:
             kept = scores >= np.partition(scores, len(runs) - k)[len(runs) - k]
             runs, scores = runs[kept], scores[kept]
