@@ -7,8 +7,9 @@ n_i counted in visits (one a step, whatever the number of answers) with N their 
 taken over answers, n_i = 0 scoring +∞ so that every attack is tried, ties broken at random from the seed. Known
 weakness: a mastered attack comes back late after the defender regresses, because ln N grows slowly.
 
-The bonus depends on n_i alone. Attacks of one visit count are therefore sorted by mean reward once, scores and all, and a draw looks
-at the first k of each count: its cost depends on k and on the number of different counts, not on the pool's size.
+The bonus depends on n_i alone. Attacks of one visit count are therefore sorted by mean reward once, with their scores,
+and a draw looks at the first k of each count: its cost depends on k and on the number of different counts, not on the
+pool's size.
 """
 
 from __future__ import annotations
