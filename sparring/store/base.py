@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+import builtins
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a store says of one object: key, bytes, and when it was last written, in seconds by the store's own clock.
+
+    Compare `written` with other entries of the same store only: its clock need not be that of this machine.
+    """
+
+    key: str
+    size: int
+    written: float
 
 
 class Store(Protocol):
@@ -35,6 +49,9 @@ class Store(Protocol):
 
     def list(self, prefix: str = "") -> list[str]:
         """All keys under `prefix` (a plain string prefix), sorted."""
+
+    def entries(self, prefix: str = "") -> builtins.list[Entry]:
+        """Like `list`, with each object's size and time."""
 
     def delete(self, key: str) -> None:
         """Removes an object; no error when it is not there."""

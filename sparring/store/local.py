@@ -7,6 +7,7 @@ lock, which the kernel drops with the process.
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import errno
 import fcntl
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from sparring.errors import StoreError
+from sparring.store.base import Entry
 from sparring.store.files import file_errors, reading, settle, writing_aside
 from sparring.store.keys import check_key, check_prefix, join
 
@@ -81,12 +83,16 @@ class LocalStore:
 
     def list(self, prefix: str = "") -> list[str]:
         """See `Store.list`."""
-        check_prefix(prefix)
-        base = self._root / self._prefix
-        folder = base / prefix.rpartition("/")[0]
-        with file_errors("list", folder):
-            keys = (path.relative_to(base).as_posix() for path in _files(folder, skip=self._root / _TEMPORARY))
-            return sorted(key for key in keys if key.startswith(prefix))
+        return [key for key, _ in self._found(prefix)]
+
+    def entries(self, prefix: str = "") -> builtins.list[Entry]:
+        """See `Store.entries`."""
+        found: builtins.list[Entry] = []
+        for key, path in self._found(prefix):
+            with file_errors("look for", path), contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                status = path.stat()
+                found.append(Entry(key, status.st_size, status.st_mtime))
+        return found
 
     def delete(self, key: str) -> None:
         """See `Store.delete`."""
@@ -121,6 +127,15 @@ class LocalStore:
     def delta(self, key: str) -> tuple[str, dict[str, str]]:
         """See `Store.delta`. deltalake commits with a rename that refuses to replace: safe without options."""
         return str(self._path(key)), {}
+
+    def _found(self, prefix: str) -> builtins.list[tuple[str, Path]]:
+        check_prefix(prefix)
+        base = self._root / self._prefix
+        folder = base / prefix.rpartition("/")[0]
+        with file_errors("list", folder):
+            files = _files(folder, skip=self._root / _TEMPORARY)
+            keys = ((path.relative_to(base).as_posix(), path) for path in files)
+            return sorted((key, path) for key, path in keys if key.startswith(prefix))
 
     def _path(self, key: str) -> Path:
         full = join(self._prefix, check_key(key))

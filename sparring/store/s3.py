@@ -6,6 +6,7 @@ attempt whose reply was lost did its work; the nonce then tells our own object f
 
 from __future__ import annotations
 
+import builtins
 import os
 import random
 import re
@@ -24,6 +25,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from sparring.errors import ConfigError, NotFoundError, StoreError
+from sparring.store.base import Entry
 from sparring.store.certificates import trust
 from sparring.store.faults import LOST, explain, is_passing, status_of
 from sparring.store.files import file_errors, writing_aside
@@ -147,15 +149,22 @@ class S3Store:
 
     def list(self, prefix: str = "") -> list[str]:
         """See `Store.list`."""
+        return [entry.key for entry in self.entries(prefix)]
+
+    def entries(self, prefix: str = "") -> builtins.list[Entry]:
+        """See `Store.entries`."""
         start = f"{self._prefix}/" if self._prefix else ""
         place = {"Bucket": self._bucket, "Prefix": start + check_prefix(prefix)}
 
-        def pages() -> list[str]:
+        def pages() -> builtins.list[Any]:
             answers = self._client.get_paginator("list_objects_v2").paginate(**place)
-            return [str(entry["Key"]) for page in answers for entry in page.get("Contents", ())]
+            return [entry for page in answers for entry in page.get("Contents", ())]
 
-        keys = self._ask("list", prefix, pages)
-        return sorted(key.removeprefix(start) for key in keys if not key.endswith("/"))
+        found = [entry for entry in self._ask("list", prefix, pages) if not str(entry["Key"]).endswith("/")]
+        entries = (
+            Entry(str(e["Key"]).removeprefix(start), int(e["Size"]), e["LastModified"].timestamp()) for e in found
+        )
+        return sorted(entries, key=lambda entry: entry.key)
 
     def delete(self, key: str) -> None:
         """See `Store.delete`."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 import secrets
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,6 +101,22 @@ def test_list_takes_a_plain_string_prefix(any_store: Store) -> None:
     assert any_store.list("ab/cc") == []
     with pytest.raises(StoreError):
         any_store.list("../")
+
+
+def test_entries_tell_size_and_the_stores_own_time(any_store: Store, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"12345")
+    os.utime(tmp_path / "file", (1, 1))  # the source's age is not the object's
+    any_store.put("a/old", b"1")
+    time.sleep(1.1)  # S3 counts whole seconds
+    any_store.upload(tmp_path / "file", "a/new")
+    any_store.put_if_absent("a/newer", b"")
+    found = {entry.key: entry for entry in any_store.entries("a/")}
+    assert {key: entry.size for key, entry in found.items()} == {"a/old": 1, "a/new": 5, "a/newer": 0}
+    assert 1.0 <= found["a/new"].written - found["a/old"].written < 600
+    assert [entry.key for entry in any_store.entries("a/n")] == any_store.list("a/n") == ["a/new", "a/newer"]
+    time.sleep(1.1)
+    any_store.put("a/old", b"2")
+    assert any_store.entries("a/old")[0].written > found["a/old"].written
 
 
 @pytest.mark.slow
