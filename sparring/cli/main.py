@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 
 from sparring import __version__
-from sparring.cli import config, inspect, pool
+from sparring.cli import config, inspect, judge, pool
 from sparring.cli.common import new_app
 
 app = new_app("Recurring safety training of language models by self-play, gated before every promotion.")
 app.add_typer(config.app, name="config")
 app.add_typer(pool.app, name="pool")
+app.add_typer(judge.app, name="judge")
 inspect.register(app)
 
 
