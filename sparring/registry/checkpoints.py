@@ -6,9 +6,11 @@ hashes, so that neither a blob nor the list can change under it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from pathlib import Path, PurePosixPath
+import unicodedata
+from pathlib import Path, PurePath, PurePosixPath
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -23,6 +25,7 @@ _KEPT = frozenset({".safetensors", ".json", ".txt", ".jinja", ".model"})
 _PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill", ".npy", ".npz"})
 _PICKLE_MAGIC = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
 _MOST_HEADER = 100_000_000  # the safetensors format's own limit
+_PIECE = 8 << 20
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -53,8 +56,9 @@ def save_checkpoint(store: Store, folder: Path, *, meta: dict[str, str] | None =
     """
     paths = _model_files(folder)
     files = tuple(_describe(folder, path) for path in paths)
+    _check_names([file.name for file in files], ModelError, f"model folder {folder}")
     digest = files_digest(files)
-    if has_checkpoint(store, digest):
+    if _renewed(store, digest, files):
         return digest
     for path, file in zip(paths, files, strict=True):
         store.upload(path, _key(digest, file.name))
@@ -68,15 +72,36 @@ def save_checkpoint(store: Store, folder: Path, *, meta: dict[str, str] | None =
 def load_checkpoint(store: Store, digest: str, cache: Path) -> Path:
     """The folder `cache/<digest>` with every file present and verified; files already good are not fetched again.
 
-    Raises NotFoundError (no such checkpoint, or one not finished), CorruptError (bytes are not what was written).
+    Raises NotFoundError (no such checkpoint, or one not finished), CorruptError (bytes are not what was written, or
+    the folder holds links or files that the manifest does not list).
     """
-    manifest = load_manifest(store, digest)
-    folder = cache / digest
+    return fill_folder(store, load_manifest(store, digest), cache / digest)
+
+
+def fill_folder(store: Store, manifest: Manifest, folder: Path) -> Path:
+    """Like `load_checkpoint`, for a manifest that is loaded already, into any folder."""
+    _refuse_links(folder)
     for file in manifest.files:
         if not _matches(folder / file.name, file):
-            _fetch(store, digest, file, folder / file.name)
+            _fetch(store, manifest.digest, file, folder / file.name)
     _refuse_strangers(folder, {file.name for file in manifest.files})
     return folder
+
+
+def check_checkpoint(store: Store, digest: str) -> int:
+    """Reads every blob in the store against the manifest, in pieces and without a folder; returns the bytes read.
+
+    Raises NotFoundError and CorruptError.
+    """
+    manifest = load_manifest(store, digest)
+    for file in manifest.files:
+        try:
+            size, found = _stored_sha256(store, _key(digest, file.name))
+        except NotFoundError as error:
+            raise CorruptError(f"checkpoint {digest}: {file.name!r} is missing in {store.url}") from error
+        if (size, found) != (file.size, file.sha256):
+            raise _changed(store, digest, file, size, found)
+    return sum(file.size for file in manifest.files)
 
 
 def has_checkpoint(store: Store, digest: str) -> bool:
@@ -100,12 +125,56 @@ def load_manifest(store: Store, digest: str) -> Manifest:
         raise CorruptError(message, hint="a newer release wrote it: update")
     if files_digest(manifest.files) != digest or manifest.digest != digest:
         raise CorruptError(f"checkpoint {digest}: {key!r} in {store.url} lists other files than the digest names")
+    _check_names([file.name for file in manifest.files], CorruptError, f"checkpoint {digest}: {key!r} in {store.url}")
     return manifest
 
 
 def files_digest(files: tuple[File, ...]) -> str:
     """The checkpoint digest: SHA-256 over the canonical JSON of the files, sorted by name."""
     return sha256(canonical([file.model_dump() for file in sorted(files, key=lambda file: file.name)]))
+
+
+def _check_names(names: list[str], error: type[CorruptError | ModelError], what: str) -> None:
+    """A digest vouches for any list of names, also for one made to harm: what a save could not have written is refused.
+
+    Names that differ in case or Unicode form only are one file on some disks.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        fault = _name_fault(name)
+        same = unicodedata.normalize("NFC", name).casefold()
+        if fault is None and same in seen:
+            fault = f"and {seen[same]!r} are one file on some disks"
+        if fault is not None:
+            raise error(f"{what}: {name[:200]!r} {fault}", hint="rename or remove it" if error is ModelError else None)
+        seen[same] = name
+    for name in seen:
+        if any(parent.as_posix() in seen for parent in PurePosixPath(name).parents):
+            raise error(f"{what}: {seen[name]!r} lies below another file")
+
+
+def _name_fault(name: str) -> str | None:
+    try:
+        path = PurePosixPath(check_key(name))
+    except StoreError:
+        return "is no relative name"
+    if path.suffix.lower() not in _KEPT or name.casefold() == MANIFEST or _hidden(path):
+        return "is none of the files that a checkpoint holds"
+    return None
+
+
+def _renewed(store: Store, digest: str, files: tuple[File, ...]) -> bool:
+    """Whether the checkpoint is stored whole; its manifest is then written again, so that `gc` sees it as new.
+
+    A manifest whose blobs are being swept away at this moment does not count: the caller stores them again.
+    """
+    key = _key(digest, MANIFEST)
+    try:
+        store.put(key, store.get(key))
+    except NotFoundError:
+        return False
+    stored = {entry.key: entry.size for entry in store.entries(f"checkpoints/{digest}/")}
+    return all(stored.get(_key(digest, file.name)) == file.size for file in files)
 
 
 def _model_files(folder: Path) -> list[Path]:
@@ -126,7 +195,7 @@ def _model_files(folder: Path) -> list[Path]:
     return kept
 
 
-def _hidden(path: Path) -> bool:
+def _hidden(path: PurePath) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
@@ -171,7 +240,12 @@ def _key(digest: str, name: str) -> str:
 
 
 def _matches(path: Path, file: File) -> bool:
-    return path.is_file() and path.stat().st_size == file.size and sha256_file(path) == file.sha256
+    return (
+        path.is_file()
+        and not path.is_symlink()
+        and path.stat().st_size == file.size
+        and sha256_file(path) == file.sha256
+    )
 
 
 def _fetch(store: Store, digest: str, file: File, path: Path) -> None:
@@ -181,18 +255,40 @@ def _fetch(store: Store, digest: str, file: File, path: Path) -> None:
     except NotFoundError as error:
         raise CorruptError(f"checkpoint {digest}: {file.name!r} is missing in {store.url}") from error
     if not _matches(path, file):
-        found = f"{path.stat().st_size} bytes with SHA-256 {sha256_file(path)}"
+        size, found = path.stat().st_size, sha256_file(path)
         path.unlink()
-        raise CorruptError(
-            f"checkpoint {digest}: {file.name!r} in {store.url} is {found}, not {file.size} bytes with {file.sha256}"
-        )
+        raise _changed(store, digest, file, size, found)
+
+
+def _changed(store: Store, digest: str, file: File, size: int, found: str) -> CorruptError:
+    return CorruptError(
+        f"checkpoint {digest}: {file.name!r} in {store.url} is {size} bytes with SHA-256 {found},"
+        f" not {file.size} bytes with {file.sha256}"
+    )
+
+
+def _stored_sha256(store: Store, key: str) -> tuple[int, str]:
+    """Size and SHA-256 of an object, read in pieces of 8 MiB."""
+    state, size = hashlib.sha256(), 0
+    while piece := store.get_part(key, size, _PIECE):
+        state.update(piece)
+        size += len(piece)
+    return size, state.hexdigest()
+
+
+def _refuse_links(folder: Path) -> None:
+    """What lies behind a link can be exchanged once it was verified; a file fetched through one lands elsewhere."""
+    for path in (folder, *folder.rglob("*")):
+        if path.is_symlink():
+            raise CorruptError(f"{path} is a link, which a checkpoint's folder must not hold", hint=f"delete {folder}")
 
 
 def _refuse_strangers(folder: Path, names: set[str]) -> None:
     """A file that the manifest does not list could be read by a model loader all the same."""
+    _refuse_links(folder)
     for path in folder.rglob("*"):
         name = PurePosixPath(path.relative_to(folder)).as_posix()
-        if path.is_file() and name not in names and not path.name.startswith("."):
+        if not path.is_dir() and name not in names and not path.name.startswith("."):
             raise CorruptError(f"{path} does not belong to checkpoint {folder.name}", hint=f"delete {folder}")
 
 
