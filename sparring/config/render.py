@@ -24,7 +24,7 @@ def _section(section: BaseModel, indent: str) -> Iterator[str]:
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
         if isinstance(value, BaseModel):
-            yield from _nested(name, value)
+            yield from _nested(name, value, indent)
             continue
         if field.description:
             yield from textwrap.wrap(
@@ -33,11 +33,11 @@ def _section(section: BaseModel, indent: str) -> Iterator[str]:
         yield textwrap.indent(_entry(name, value), indent)
 
 
-def _nested(name: str, value: BaseModel) -> Iterator[str]:
+def _nested(name: str, value: BaseModel, indent: str) -> Iterator[str]:
     yield ""
-    yield f"# {(type(value).__doc__ or name).splitlines()[0]}"
-    yield f"{name}:"
-    yield from _section(value, "  ")
+    yield f"{indent}# {(type(value).__doc__ or name).splitlines()[0]}"
+    yield f"{indent}{name}:"
+    yield from _section(value, indent + "  ")
 
 
 def _entry(name: str, value: Any) -> str:

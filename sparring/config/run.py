@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
@@ -37,18 +37,55 @@ class ModelConfig(Section):
     )
 
 
+SuiteKind = Literal["harmful", "benign", "capability"]
+ScoredForm = Literal["letters", "text", "plain", "chat"]
+
+_FORMS: dict[str, tuple[ScoredForm, ...]] = {
+    "choice": ("letters", "text"),
+    "number": ("plain", "chat"),
+    "nll": ("chat",),
+}
+"""Capability slice → how it can be asked, the default first."""
+
+
 class SuiteSource(Section):
     """One evaluation suite read from a file or folder of the user's."""
 
     name: Name = Field(description="Name of the suite in tables, decisions and reports.")
     path: str = Field(description="JSONL, CSV or Parquet file, or a folder of them; also under `s3://`.")
-    kind: Literal["harmful", "benign"] = Field(description="Whether a good model refuses (harmful) or helps (benign).")
+    kind: SuiteKind = Field(description="A good model refuses (harmful), helps (benign) or is right (capability).")
     slice: str = Field(
         "vanilla",
-        description="Slice of the kind: harmful suites are averaged by slice. `adversarial` reads that column, if any.",
+        description="Slice of the kind: harmful suites are averaged by slice. `adversarial` reads that column, if any. "
+        "Of capability: `choice`, `number` or `nll`.",
     )
     column: str | None = Field(None, description="Column with the prompt; found by its usual names when not given.")
+    answer: str | None = Field(
+        None, description="Capability: column with the right answer; found by its usual names when not given."
+    )
+    form: ScoredForm | None = Field(
+        None,
+        description="Capability: `choice` as `letters` (lm-evaluation-harness' MMLU) or `text` (each choice written "
+        "out), `number` as `plain` text or as a `chat` turn. Not given: the first of the two.",
+    )
     limit: int | None = Field(None, ge=1, description="Take at most this many rows, evenly spread over the file.")
+
+    @model_validator(mode="after")
+    def _scored(self) -> SuiteSource:
+        if self.kind != "capability":
+            if self.form or self.answer:
+                raise ValueError(f"{'form' if self.form else 'answer'} belongs to kind capability, not {self.kind}")
+            return self
+        if self.slice not in _FORMS:
+            raise ValueError(f"slice {self.slice!r} is none of capability's: {', '.join(_FORMS)}")
+        if self.form and self.form not in _FORMS[self.slice]:
+            raise ValueError(f"form {self.form!r} does not fit slice {self.slice}: {' or '.join(_FORMS[self.slice])}")
+        return self
+
+    @property
+    def asked(self) -> ScoredForm:
+        """How a capability suite is asked."""
+        return self.form or _FORMS[self.slice][0]
 
 
 class DataConfig(Section):
@@ -65,7 +102,13 @@ class DataConfig(Section):
         description="Benign seeds: `starter`, files or folders (JSONL, CSV, Parquet), also under `s3://`.",
     )
     starter_suites: bool = Field(True, description="Evaluate on the starter set's held-out prompts.")
+    starter_attacker: bool = Field(
+        True, description="Ask the models as a user for attacks, with the attacker's prompt (slice `attacker-role`)."
+    )
     suites: list[SuiteSource] = Field(default=[], description="Further evaluation suites.")
+    heldout_share: float = Field(
+        0.1, ge=0, le=0.5, description="Share of the behaviours in your seeds that never train; kept for evaluation."
+    )
     near_duplicate: Share = Field(
         0.92, description="Seeds at this cosine (MiniLM) or nearer to a kept one are dropped."
     )
@@ -181,13 +224,48 @@ class JudgeConfig(Section):
     gate: Literal["embedded-gate", "string-match"] = Field("embedded-gate", description="Judge of the evaluation.")
 
 
+AdaptiveMethod = Literal["attacker", "best_of_n", "pair", "prefill", "multi_turn"]
+
+
+class AdaptiveConfig(Section):
+    """Adaptive evaluation: held-out harmful behaviours are attacked, with the same budget for every model."""
+
+    methods: list[AdaptiveMethod] = Field(
+        [],
+        description="Which attacks: `attacker` (the candidate writes them), `best_of_n` (perturbed letters), `pair` "
+        "(refined after each answer), `prefill` (the answer is begun), `multi_turn`. Empty: none.",
+    )
+    behaviors: int = Field(40, ge=2, le=2_000, description="Behaviours attacked, drawn anew each round; the suites'.")
+    tries: int = Field(4, ge=1, le=64, description="Tries a behaviour and method: the k of ASR@k.")
+    turns: int = Field(2, ge=2, le=8, description="`multi_turn`: most user turns that a request is told in.")
+    attack_tokens: int = Field(48, ge=4, le=1024, description="Most tokens of an attack that the candidate writes.")
+    attack_temperature: float = Field(1.0, gt=0, le=2, description="Sampling temperature of those attacks.")
+    max_prompt_tokens: int = Field(
+        384, ge=64, description="Longer conversations are cut, the longest turn first; headers and the prefill survive."
+    )
+    strength: Share = Field(
+        0.4, description="`best_of_n`: how strong the perturbation is; a letter's case turns with its square root."
+    )
+
+    @field_validator("methods")
+    @classmethod
+    def _once(cls, methods: list[AdaptiveMethod]) -> list[AdaptiveMethod]:
+        if twice := sorted({name for name in methods if methods.count(name) > 1}):
+            raise ValueError(f"should name {twice[0]} once")
+        return methods
+
+
 class EvaluateConfig(Section):
     """How suites are answered: the same decoding for every model."""
 
     answer_tokens: int = Field(32, ge=4, le=1024, description="Most tokens of an answer.")
     temperature: float = Field(0.7, ge=0, le=2, description="Sampling temperature; 0 is greedy.")
     max_prompt_tokens: int = Field(160, ge=32, description="Longer prompts are cut so that the chat header survives.")
+    number_tokens: int = Field(
+        128, ge=8, le=2048, description="Most tokens of the worked answers of capability slice `number`, told greedily."
+    )
     batch: int = Field(32, ge=1, description="Prompts answered at once.")
+    adaptive: AdaptiveConfig = AdaptiveConfig()
 
 
 class GateConfig(Section):

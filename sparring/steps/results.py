@@ -68,12 +68,18 @@ class UpdatePoolResult(Result):
 
 
 class AnswerResult(Result):
-    """Answers of each model: Parquet tables by role, all to the same suites with the same decoding."""
+    """Answers of each model: Parquet tables by role, all to the same suites with the same decoding.
+
+    `attacks` is the dataset of the adaptive evaluation's attacks ("" without one), frozen before any verdict of the
+    gate's judge; `tries` counts them a model.
+    """
 
     models: dict[Role, str]
     answers: dict[Role, str]
     suites: str
     decoding: str
+    attacks: str = ""
+    tries: int = 0
 
 
 class JudgeResult(Result):
