@@ -125,7 +125,7 @@ def share(values: Floats, clusters: Ints, weights: Floats) -> Share:
     """
     total = float(weights.sum())
     value = min(1.0, float(values @ weights) / total)
-    effective = _effective(value, values, clusters, weights / total)
+    effective = round(_effective(value, values, clusters, weights / total), 6)
     low, high = wilson(value, effective, _Z) if effective >= FEW else clopper_pearson(value, effective)
     groups = int(clusters.max()) + 1
     return Share(value=value, low=low, high=high, n=len(values), clusters=groups, effective=effective)

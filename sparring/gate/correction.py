@@ -14,7 +14,7 @@ Nothing here decides. A correction can cast doubt on a promotion; it never makes
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -182,7 +182,7 @@ class _Side:
 
 
 def _corrected(
-    claim: _Claim, evidence: Evidence, known: dict[str, object], models: tuple[str, str], sides: Sequence[_Side]
+    claim: _Claim, evidence: Evidence, known: Mapping[str, object], models: tuple[str, str], sides: Sequence[_Side]
 ) -> Correction:
     mine, theirs = sides
     lows, highs = mine.lows - theirs.highs, mine.highs - theirs.lows
@@ -199,8 +199,8 @@ def _corrected(
         f" as judged {100 * (mine.observed - theirs.observed):+.1f}); {verdict}{pooled}"
     )
     return Correction.model_validate(
-        known
-        | {
+        {
+            **known,
             "status": "ok",
             "candidate": _model(models[0], mine),
             "comparator": _model(models[1], theirs),
