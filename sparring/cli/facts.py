@@ -11,7 +11,8 @@ from sparring.config.run import RunConfig
 from sparring.errors import CorruptError, NotFoundError, UsageError
 from sparring.registry import rounds
 from sparring.registry.champion import ChampionLog, Record, read_log
-from sparring.registry.checkpoints import has_checkpoint, load_checkpoint
+from sparring.registry.checkpoints import check_checkpoint, has_checkpoint, load_checkpoint
+from sparring.registry.signing import verify_signature
 from sparring.steps.entry import RunRequest, execute, next_step, recorded_config
 from sparring.steps.results import ReportResult
 from sparring.store.base import Store
@@ -49,8 +50,11 @@ def champion_facts(store: Store, copy_to: Path | None) -> Facts:
     return {"champion": log.champion, "champion_round": log.champion_round, "folder": place}
 
 
-def verified(store: Store) -> Iterator[str]:
-    """Says what of the line's history holds, one thing after the other. Raises CorruptError when one does not."""
+def verified(store: Store, key: Path | None = None) -> Iterator[str]:
+    """Says what of the line's history holds, one thing after the other. Raises CorruptError when one does not.
+
+    With a public `key` the champion's and the reference's signatures must hold for it.
+    """
     log = read_log(store)
     yield f"champion log: {log.head} records, the chain holds"
     for record in log.records:
@@ -59,7 +63,10 @@ def verified(store: Store) -> Iterator[str]:
     for name, digest in _kept(log).items():
         if not has_checkpoint(store, digest):
             raise CorruptError(f"{name} {digest} has no checkpoint in {store.url}")
-        yield f"{name} {digest}: checkpoint is there"
+        yield f"{name} {digest}: checkpoint is there, {check_checkpoint(store, digest):,} bytes as they were written"
+        if key is not None:
+            verify_signature(store, digest, key)
+            yield f"{name} {digest}: the signature holds for {key}"
 
 
 def report_place(config: RunConfig, store: Store, number: int | None) -> str:

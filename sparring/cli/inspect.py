@@ -79,13 +79,18 @@ def history(
     finish(action)
 
 
-def verify(config: ConfigOption = None, store: StoreOption = None, line: LineOption = None) -> None:
-    """Check the champion log's chain, make every promotion's decision again, check the champion's files."""
+def verify(
+    config: ConfigOption = None,
+    store: StoreOption = None,
+    line: LineOption = None,
+    key: Annotated[Path | None, typer.Option(help="PEM file with the EC public key of the signatures.")] = None,
+) -> None:
+    """Check the log's chain, make every promotion's decision again, read the champion's files and signature."""
 
     def action() -> None:
         from sparring.cli.facts import verified
 
-        for text in verified(open_line(config, store, line)[1]):
+        for text in verified(open_line(config, store, line)[1], key):
             print(text)
 
     finish(action)

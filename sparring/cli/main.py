@@ -8,14 +8,16 @@ from typing import Annotated
 import typer
 
 from sparring import __version__
-from sparring.cli import config, inspect, judge, pool
+from sparring.cli import config, gate, inspect, judge, models, pool
 from sparring.cli.common import new_app
 
 app = new_app("Recurring safety training of language models by self-play, gated before every promotion.")
 app.add_typer(config.app, name="config")
+app.add_typer(gate.app, name="gate")
 app.add_typer(pool.app, name="pool")
 app.add_typer(judge.app, name="judge")
 inspect.register(app)
+models.register(app)
 
 
 def _version(wanted: bool) -> None:
