@@ -103,7 +103,8 @@ class DataConfig(Section):
     )
     starter_suites: bool = Field(True, description="Evaluate on the starter set's held-out prompts.")
     starter_attacker: bool = Field(
-        True, description="Ask the models as a user for attacks, with the attacker's prompt (slice `attacker-role`)."
+        True,
+        description="With the starter suites: ask the models, as a user, for attacks (slice `attacker-role`, an alarm).",
     )
     suites: list[SuiteSource] = Field(default=[], description="Further evaluation suites.")
     heldout_share: float = Field(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -17,9 +16,9 @@ from sparring.config.run import DataConfig
 from sparring.data import starter
 from sparring.data.card import seeds_card, suites_card
 from sparring.data.hygiene import decontaminate
-from sparring.data.load import data_files
+from sparring.data.load import data_files, file_digest
 from sparring.data.seeds import clean_seeds, collect_seeds, seeds_table
-from sparring.data.suites import Suites, build_suites
+from sparring.data.suites import SUITES_VERSION, Suites, build_suites
 from sparring.embedding import DIMENSION, Embedder, Vectors
 from sparring.errors import CorruptError, NotFoundError
 from sparring.progress import Progress
@@ -27,7 +26,6 @@ from sparring.store.base import Store
 from sparring.store.datasets import load_meta, save_table
 
 _CHUNK: Final = 256
-_PIECE: Final = 1 << 20
 
 
 class Built(BaseModel):
@@ -61,7 +59,7 @@ def build_datasets(
 
 def inputs_digest(config: DataConfig) -> str:
     """SHA-256 of everything that the datasets depend on: the section, every file's bytes, starter set, release."""
-    state = sha256(f"{sparring.__version__} {starter.digest()} {config.model_dump_json()}".encode())
+    state = sha256(f"{sparring.__version__} {SUITES_VERSION} {starter.digest()} {config.model_dump_json()}".encode())
     for source in [*config.harmful, *config.benign, *(suite.path for suite in config.suites)]:
         for name, digest in _fingerprints(source):
             state.update(json.dumps([source, name, digest]).encode())
@@ -139,12 +137,4 @@ def _fingerprints(source: str) -> Iterator[tuple[str, str]]:
         return
     with data_files(source) as files:
         for name, path in files:
-            yield name, _file_digest(path)
-
-
-def _file_digest(path: Path) -> str:
-    state = sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            state.update(piece)
-    return state.hexdigest()
+            yield name, file_digest(path)

@@ -59,6 +59,7 @@ def suites_card(suites: Suites, config: DataConfig, power: object) -> Card:
         "category": _count(f"{row.kind}/{row.category or 'none'}" for row in rows),
         "split": {"heldout": len(rows)},
         "left_out": suites.left_out,
+        "sha256": suites.digests(),
         "licences": _licences([*([STARTER] if config.starter_suites else []), *(s.path for s in config.suites)]),
         "power": power,
     }

@@ -9,7 +9,15 @@
 | XSTest | prompt | | type | label (safe, unsafe), or types named contrast_… |
 | OR-Bench | prompt | | category | |
 | WildJailbreak | vanilla or adversarial | | | data_type |
-| GSM8K, MMLU | question | | | |
+| GSM8K, MMLU | question | | subject | |
+
+Capability files hold the right answer too:
+
+| file | choices | answer |
+|---|---|---|
+| MMLU | choices (a list), options (lettered lines) or columns A, B, C, D | answer: index from 0, letter or choice |
+| GSM8K | | answer: worked out, ending in `#### 42` |
+| helpful answers | | target, answer, completion, response or output |
 """
 
 from __future__ import annotations
@@ -36,8 +44,17 @@ ADVERSARIAL: Final = "adversarial"
 """WildJailbreak's column of adversarial phrasings, beside `vanilla`."""
 CONTEXT: Final = "ContextString"
 _BEHAVIORS: Final = ("BehaviorID", "behavior", "behavior_id")
-_CATEGORIES: Final = ("SemanticCategory", "category", "Category", "type", "data_type")
+_CATEGORIES: Final = ("SemanticCategory", "category", "Category", "type", "data_type", "subject")
 _LABELS: Final = ("label", "prompt_harm_label", "data_type")
+CHOICES: Final = ("choices", "options")
+"""Usual names of the column of choices, the first present wins."""
+LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+"""Names of the columns when each choice has its own, and of the choices."""
+_ANSWERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "choice": ("answer", "answer_index", "answerKey", "target", "gold"),
+    "number": ("answer", "target", "solution"),
+    "nll": ("target", "answer", "completion", "response", "output"),
+}
 _MEANING: Final[Mapping[str, Label]] = {
     "safe": "benign",
     "benign": "benign",
@@ -58,6 +75,16 @@ def prompt_column(names: Collection[str], adversarial: bool) -> str | None:
     if adversarial and ADVERSARIAL in names:
         return ADVERSARIAL
     return next((name for name in PROMPTS if name in names), ADVERSARIAL if ADVERSARIAL in names else None)
+
+
+def answer_column(names: Collection[str], part: str) -> str | None:
+    """The column that holds the right answer of a capability slice, or None."""
+    return next((name for name in _ANSWERS[part] if name in names), None)
+
+
+def answer_names(part: str) -> str:
+    """The usual names of that column, for messages."""
+    return ", ".join(_ANSWERS[part])
 
 
 def behavior_of(fields: Mapping[str, object], column: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -47,10 +48,31 @@ def load_prompts(
     Raises DataError: one line with file, row and field.
     """
     with data_files(path) as files:
-        rows = [prompt for _, file in files for prompt in _prompts(file, column, adversarial, max_chars)]
+        rows = prompts_of(files, column=column, adversarial=adversarial, max_chars=max_chars)
     if not rows:
         raise DataError(f"{path}: no prompts in it")
     return evenly(rows, limit)
+
+
+def prompts_of(
+    files: Sequence[tuple[str, Path]], *, column: str | None = None, adversarial: bool = False, max_chars: int
+) -> list[PromptRow]:
+    """All prompts of `data_files`; see `load_prompts`."""
+    return [prompt for _, file in files for prompt in _prompts(file, column, adversarial, max_chars)]
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of the file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files_digest(files: Sequence[tuple[str, Path]]) -> str:
+    """SHA-256 of the bytes of a single file; of several the SHA-256 over their names and digests, in order."""
+    digests = [(name, file_digest(path)) for name, path in files]
+    if len(digests) == 1:
+        return digests[0][1]
+    return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in digests).encode()).hexdigest()
 
 
 def evenly(rows: Sequence[T], limit: int | None) -> list[T]:
@@ -109,14 +131,20 @@ def _prompts(file: Path, column: str | None, adversarial: bool, max_chars: int) 
     empty = True
     for row in read_rows(file):
         empty = False
-        found = column or columns.prompt_column(row.fields, adversarial)
-        if found is None or found not in row.fields:
-            raise DataError(_no_column(row, column))
+        found = prompt_column(row, column, adversarial)
         if found == columns.ADVERSARIAL and column is None and not row.fields[found]:
             continue  # WildJailbreak's vanilla rows have no adversarial phrasing
-        yield _prompt(row, found, max_chars)
+        yield prompt_row(row, found, max_chars)
     if empty:
         raise DataError(f"{file}: the file holds no rows")
+
+
+def prompt_column(row: Row, column: str | None, adversarial: bool = False) -> str:
+    """The column that holds the row's prompt: `column`, or the first usual name. Raises DataError."""
+    found = column or columns.prompt_column(row.fields, adversarial)
+    if found is None or found not in row.fields:
+        raise DataError(_no_column(row, column))
+    return found
 
 
 def _no_column(row: Row, column: str | None) -> str:
@@ -125,12 +153,13 @@ def _no_column(row: Row, column: str | None) -> str:
     return f"{row.place}: {wanted}; columns present: {present}"
 
 
-def _prompt(row: Row, column: str, max_chars: int) -> PromptRow:
-    prompt = intent = _text(row, column, max_chars)
+def prompt_row(row: Row, column: str, max_chars: int) -> PromptRow:
+    """The prompt in `column` with the file's names for it. Raises DataError (file, row, column)."""
+    prompt = intent = text_in(row, column, max_chars)
     if column == columns.ADVERSARIAL and row.fields.get("vanilla"):
-        intent = _text(row, "vanilla", max_chars)
+        intent = text_in(row, "vanilla", max_chars)
     if column == "Behavior" and row.fields.get(columns.CONTEXT):
-        prompt = f"{_text(row, columns.CONTEXT, max_chars)}\n\n---\n\n{intent}"  # as HarmBench joins them
+        prompt = f"{text_in(row, columns.CONTEXT, max_chars)}\n\n---\n\n{intent}"  # as HarmBench joins them
         _bounded(prompt, f"{row.place}: {columns.CONTEXT} and {column}", max_chars)
     return PromptRow(
         place=row.place,
@@ -142,10 +171,11 @@ def _prompt(row: Row, column: str, max_chars: int) -> PromptRow:
     )
 
 
-def _text(row: Row, column: str, max_chars: int) -> str:
+def text_in(row: Row, column: str, max_chars: int) -> str:
+    """The text in a column, stripped. Raises DataError (file, row, column): no text, empty, NUL, too long."""
     place, value = f"{row.place}, column {column!r}", row.fields[column]
     if not isinstance(value, str):
-        raise DataError(f"{place}: must be text, not {_kind(value)}")
+        raise DataError(f"{place}: must be text, not {kind_of(value)}")
     if "\0" in value:
         raise DataError(f"{place}: holds a NUL character")
     if any("\ud800" <= character <= "\udfff" for character in value):
@@ -165,6 +195,7 @@ def _bounded(text: str, place: str, max_chars: int) -> None:
         )
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
+    """What a value is, in words for messages."""
     names: Mapping[type, str] = {type(None): "null", bool: "a truth value", int: "a number", float: "a number"}
     return names.get(type(value), f"a {type(value).__name__}")

@@ -168,13 +168,21 @@ def _parquet(path: Path) -> Iterator[Row]:
 
 
 def _text_columns(file: pq.ParquetFile, path: Path) -> list[str]:
-    """Names of the flat columns; nested ones are never a prompt. Refuses row groups too large to hold."""
+    """Names of the flat columns and of lists of text (choices); other nested ones are never read.
+
+    Refuses row groups too large to hold.
+    """
     metadata = file.metadata
     for group in range(metadata.num_row_groups):
         # Not asked column by column: pyarrow's accessor ends the process on some damaged files instead of raising.
         if metadata.row_group(group).total_byte_size > MAX_GROUP_BYTES:
             raise DataError(f"{path}: row group {group} is larger than {MAX_GROUP_BYTES >> 30} GiB")
-    return [field.name for field in file.schema_arrow if not pa.types.is_nested(field.type)]
+    return [field.name for field in file.schema_arrow if not pa.types.is_nested(field.type) or _texts(field.type)]
+
+
+def _texts(kind: pa.DataType) -> bool:
+    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return bool(lists and (pa.types.is_string(kind.value_type) or pa.types.is_large_string(kind.value_type)))
 
 
 READERS: Final[Mapping[str, Reader]] = {

@@ -1,22 +1,30 @@
 """Builds the table of evaluation suites: held-out starter prompts and the user's files, clustered by behaviour.
 
 Suites of the starter set: `starter-harmful` (slices vanilla, adversarial), `starter-benign` (lookalike, plain,
-adversarial) and `starter-capability` (choice, nll).
+adversarial), `starter-capability` (choice, nll) and `starter-attacker` (attacker-role).
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
 
 import pyarrow as pa
 
 from sparring.config.run import DataConfig, SuiteSource
-from sparring.data import starter
-from sparring.data.load import PromptRow, evenly, load_prompts
+from sparring.data import attacker_role, starter
+from sparring.data.capability import ScoredRow, scored_rows
+from sparring.data.load import PromptRow, data_files, evenly, files_digest, prompts_of
 from sparring.data.text import content_id, normalise
-from sparring.errors import DataError
+from sparring.errors import CorruptError, DataError
+
+SUITES_VERSION: Final = "2"
+"""Version of the table's columns and of the bundled suites: a round that finds another's datasets builds its own."""
 
 SUITES_SCHEMA = pa.schema(
     [
@@ -31,12 +39,14 @@ SUITES_SCHEMA = pa.schema(
         pa.field("choices", pa.list_(pa.field("item", pa.string(), nullable=False)), nullable=False),
         pa.field("answer", pa.int32()),
         pa.field("target", pa.string(), nullable=False),
+        pa.field("form", pa.string(), nullable=False),
     ],
-    metadata={"sparring.schema": "1"},
+    metadata={"sparring.schema": SUITES_VERSION},
 )
 """One row a prompt. `prompt_id` is unique in the table. Capability rows have label "": slice `choice` has `choices`
-and the index `answer` of the right one; slice `nll` has the good answer in `target`. Elsewhere `choices` is empty,
-`answer` null and `target` empty."""
+and the index `answer` of the right one; slice `number` has the right number in `target`, slice `nll` the good answer.
+`form` says how they are asked (`sparring.evaluate.capability`). Elsewhere `choices` is empty, `answer` null, `target`
+and `form` are empty. Version 1 had no `form` and no slice `number`: `read_suites` fills it in."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +65,30 @@ class SuiteRow:
     choices: tuple[str, ...] = ()
     answer: int | None = None
     target: str = ""
+    form: str = ""
 
 
 @dataclass(frozen=True)
 class Suites:
-    """All suite rows, clustered, and what was left out: {suite/slice: {reason: count}}."""
+    """All suite rows, clustered, what was left out ({suite/slice: {reason: count}}), and the SHA-256 of each suite's
+    files ({suite/slice: hex})."""
 
     rows: tuple[SuiteRow, ...]
     left_out: dict[str, dict[str, int]]
+    files: dict[str, str] = field(default_factory=dict)
+
+    def digests(self) -> dict[str, dict[str, str]]:
+        """The data hash of every suite, by suite/slice: `files`, of its files' bytes, and `rows`, of its rows.
+
+        The files of the starter set's suites are those of the whole starter set.
+        """
+        states = {f"{row.suite}/{row.slice}": sha256() for row in self.rows}
+        for row in self.rows:
+            states[f"{row.suite}/{row.slice}"].update(json.dumps(asdict(row)).encode() + b"\n")
+        return {
+            name: {"files": self.files.get(name, starter.digest()), "rows": state.hexdigest()}
+            for name, state in states.items()
+        }
 
     def table(self) -> pa.Table:
         """The rows under SUITES_SCHEMA."""
@@ -70,28 +96,47 @@ class Suites:
         return pa.Table.from_pylist([{name: _cell(row, name) for name in names} for row in self.rows], SUITES_SCHEMA)
 
     def texts(self) -> tuple[list[str], list[str]]:
-        """Every text that may not train, none twice: the prompts and the intents behind them, with a prompt id each."""
-        ids = {text: row.prompt_id for row in reversed(self.rows) for text in (row.intent, row.prompt)}
+        """Every text that may not train, none twice: the prompts and the intents behind them, with a prompt id each.
+
+        Of the attacker's role only the intents: its prompt is what self-play itself asks.
+        """
+        ids = {text: row.prompt_id for row in reversed(self.rows) for text in _unseen(row)}
         return list(ids.values()), list(ids)
 
 
 def build_suites(config: DataConfig) -> Suites:
     """The suites that `config` asks for. Raises DataError (file, row) and when a suite has no prompt of its kind."""
-    rows = list(starter_rows()) if config.starter_suites else []
+    rows = list(starter_rows(config.starter_attacker)) if config.starter_suites else []
     left_out: dict[str, dict[str, int]] = {}
+    files: dict[str, str] = {}
     for source in config.suites:
-        found, why = user_rows(source, config.max_prompt_chars)
+        name = f"{source.name}/{source.slice}"
+        found, why, files[name] = user_rows(source, config.max_prompt_chars)
         rows += found
         if why:
-            left_out[f"{source.name}/{source.slice}"] = why
-    return Suites(tuple(_cluster(rows)), left_out)
+            left_out[name] = why
+    return Suites(tuple(_cluster(rows)), left_out, files)
 
 
-def starter_rows() -> Iterator[SuiteRow]:
-    """The starter set's held-out rows."""
+def read_suites(table: pa.Table) -> pa.Table:
+    """A stored suites table under SUITES_SCHEMA: this release's, or one of version 1. Raises CorruptError."""
+    if "form" not in table.column_names:  # version 1 asked choices written out, helpful answers as chat
+        forms = [{"choice": "text", "nll": "chat"}.get(part, "") for part in table["slice"].to_pylist()]
+        table = table.append_column(SUITES_SCHEMA.field("form"), pa.array(forms, pa.string()))
+    try:
+        return table.select(SUITES_SCHEMA.names).cast(SUITES_SCHEMA)
+    except (KeyError, ValueError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CorruptError(f"the suites' table is of no known version: {reason}") from error
+
+
+def starter_rows(attacker: bool = True) -> Iterator[SuiteRow]:
+    """The starter set's held-out rows. `attacker`: with those that ask for attacks."""
     yield from _starter_harmful()
     yield from _starter_benign()
     yield from _starter_capability()
+    if attacker:
+        yield from _starter_attacker()
 
 
 def _starter_harmful() -> Iterator[SuiteRow]:
@@ -123,16 +168,66 @@ def _starter_capability() -> Iterator[SuiteRow]:
     suite = "starter-capability"
     for item in starter.capability():
         place = (suite, "choice", "capability", item.id, item.behavior, item.category, "", item.question, item.question)
-        yield SuiteRow(*place, choices=item.choices, answer=item.answer)
+        yield SuiteRow(*place, choices=item.choices, answer=item.answer, form="text")
     for row in starter.helpful_answers():
         place = (suite, "nll", "capability", row.id, row.behavior, "", "", row.prompt, row.prompt)
-        yield SuiteRow(*place, target=row.answer)
+        yield SuiteRow(*place, target=row.answer, form="chat")
 
 
-def user_rows(source: SuiteSource, max_chars: int) -> tuple[list[SuiteRow], dict[str, int]]:
-    """Rows of one of the user's suites, and how many were left out and why (`other label`, `duplicate`)."""
-    adversarial = source.slice == "adversarial"
-    loaded = load_prompts(source.path, column=source.column, adversarial=adversarial, max_chars=max_chars)
+def _starter_attacker() -> Iterator[SuiteRow]:
+    for row, prompt in attacker_role.attacker_requests():
+        place = (attacker_role.SUITE, attacker_role.SLICE, "harmful", f"{row.id}-attack", row.behavior, row.category)
+        yield SuiteRow(*place, label="harmful", prompt=prompt, intent=row.prompt)
+
+
+def user_rows(source: SuiteSource, max_chars: int) -> tuple[list[SuiteRow], dict[str, int], str]:
+    """Rows of one of the user's suites, how many were left out and why (`other label`, `duplicate`), and the SHA-256
+    of its files. Raises DataError (file, row)."""
+    with data_files(source.path) as files:
+        rows, why = (_capability_rows if source.kind == "capability" else _labelled_rows)(source, files, max_chars)
+        return rows, why, files_digest(files)
+
+
+def _capability_rows(
+    source: SuiteSource, files: Sequence[tuple[str, Path]], max_chars: int
+) -> tuple[list[SuiteRow], dict[str, int]]:
+    loaded = scored_rows(files, source, max_chars)
+    first: dict[str, ScoredRow] = {}
+    for row in loaded:
+        first.setdefault(_question(row), row)
+    rows = [_scored_row(source, key, row) for key, row in evenly(list(first.items()), source.limit)]
+    return rows, dict(+Counter({"duplicate": len(loaded) - len(first)}))
+
+
+def _question(row: ScoredRow) -> str:
+    """What makes a question: "Which of these is true?" is another one with other choices."""
+    return "\n".join([normalise(row.prompt), *row.choices])
+
+
+def _scored_row(source: SuiteSource, key: str, row: ScoredRow) -> SuiteRow:
+    return SuiteRow(
+        suite=source.name,
+        slice=source.slice,
+        kind=source.kind,
+        prompt_id=f"{source.name}:{source.slice}:{content_id(key)}",
+        behavior=f"{source.name}:{row.behavior}" if row.behavior else "",
+        category=row.category,
+        label="",
+        prompt=row.prompt,
+        intent=row.prompt,
+        choices=row.choices,
+        answer=row.answer,
+        target=row.target,
+        form=source.asked,
+    )
+
+
+def _labelled_rows(
+    source: SuiteSource, files: Sequence[tuple[str, Path]], max_chars: int
+) -> tuple[list[SuiteRow], dict[str, int]]:
+    loaded = prompts_of(files, column=source.column, adversarial=source.slice == "adversarial", max_chars=max_chars)
+    if not loaded:
+        raise DataError(f"{source.path}: no prompts in it")
     labelled = [row for row in loaded if row.label in (None, source.kind)]
     if not labelled:
         raise DataError(f"suite {source.name}: no row of {source.path} is labelled {source.kind}")
@@ -179,6 +274,10 @@ def _cluster(rows: Sequence[SuiteRow]) -> Iterator[SuiteRow]:
     for row, (text, _) in zip(rows, keys, strict=True):
         name = names.setdefault(root(text), row.behavior or content_id(normalise(row.intent)))
         yield replace(row, behavior=name)
+
+
+def _unseen(row: SuiteRow) -> tuple[str, ...]:
+    return (row.intent,) if row.suite == attacker_role.SUITE else (row.intent, row.prompt)
 
 
 def _cell(row: SuiteRow, name: str) -> object:

@@ -47,6 +47,7 @@ def test_the_starter_suites_have_every_slice_that_the_gate_asks_for() -> None:
     assert set(counts) == {
         ("harmful", "vanilla"),
         ("harmful", "adversarial"),
+        ("harmful", "attacker-role"),
         ("benign", "lookalike"),
         ("benign", "plain"),
         ("benign", "adversarial"),
