@@ -6,7 +6,7 @@ plainly broken → REJECT; α spent, something not shown, or no approval → INC
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,16 +29,18 @@ def decide(
     approved: bool = False,
     alpha_spent: float = 0.0,
     expected: Mapping[str, str] | None = None,
+    warnings: Sequence[str] = (),
 ) -> Decision:
     """Decides about a candidate from verdict tables (`sparring.evaluate.verdicts`).
 
     In the first run `champion` is the table of the base model and `reference` is None; later `reference` is the
     first promoted champion's. `alpha_spent` is what earlier looks at this champion used of `policy.alpha`.
     `expected` gives each role's model digest where the caller knows it: a table about another model is INVALID.
+    `warnings` are repeated in the decision and change nothing.
     """
     tables = {"candidate": candidate, "champion": champion} | ({} if reference is None else {"reference": reference})
     models = {role: _single(table, "model") for role, table in tables.items()}
-    facts = _Facts(policy, models, _judge(candidate), first_run, approved, alpha_spent)
+    facts = _Facts(policy, models, _judge(candidate), first_run, approved, alpha_spent, tuple(warnings))
     missing = _wrong_models(models, expected or {}) + _wrong_roles(policy, first_run, reference is not None)
     if not missing and models["candidate"] == models["champion"]:
         return facts.unchanged()
@@ -52,11 +54,17 @@ def decide(
 
 
 def invalid(
-    policy: Policy, missing: list[str], *, models: Mapping[str, str], first_run: bool, alpha_spent: float = 0.0
+    policy: Policy,
+    missing: list[str],
+    *,
+    models: Mapping[str, str],
+    first_run: bool,
+    alpha_spent: float = 0.0,
+    warnings: Sequence[str] = (),
 ) -> Decision:
     """INVALID for what is wrong before tables can be compared: an unreadable file, another suite, another policy."""
     known: dict[str, str | None] = {"candidate": None, "champion": None, **models}
-    return _Facts(policy, known, None, first_run, False, alpha_spent).invalid(missing)
+    return _Facts(policy, known, None, first_run, False, alpha_spent, tuple(warnings)).invalid(missing)
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,7 @@ class _Facts:
     first_run: bool
     approved: bool
     alpha_spent: float
+    warnings: tuple[str, ...]
 
     @property
     def alpha(self) -> float:
@@ -112,10 +121,10 @@ class _Facts:
         if opened := [test for test in tests if test.status == "open"]:
             return "INCONCLUSIVE", _open_reason(opened)
         if self.policy.approval and not self.approved:
-            where = ": set `gate.approve_first_run`" if self.first_run else ""
+            how = "`sparring approve`" + (" or `gate.approve_first_run`" if self.first_run else "")
             return (
                 "INCONCLUSIVE",
-                f"every test is passed, but policy {self.policy.name} wants a person's approval{where}",
+                f"waits for approval: every test is passed, policy {self.policy.name} wants a person's yes ({how})",
             )
         versus = "base model" if self.first_run else "champion"
         return "PROMOTE", f"better than the {versus}, and nothing lost: {tests[0].text}"
@@ -148,6 +157,7 @@ class _Facts:
             insensitive=[],
             prompts={},
             unjudged={},
+            warnings=list(self.warnings),
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 from sparring.gate.policy import Against
 
@@ -62,6 +62,8 @@ class Decision(Record):
 
     `reason` is one line; `reasons` are all of them; `missing` says for INVALID what exactly was missing.
     `alpha` is the level that this look may use, `alpha_spent` what earlier looks at the same champion have used.
+    `warnings` change no outcome; `corrections` are the fields of `sparring.gate.correction.Correction`, which decide
+    nothing either.
     """
 
     schema_version: Literal[1] = 1
@@ -84,3 +86,5 @@ class Decision(Record):
     insensitive: list[str]
     prompts: dict[str, int]
     unjudged: dict[str, int]
+    warnings: list[str] = []
+    corrections: list[dict[str, JsonValue]] = []

@@ -1,7 +1,7 @@
 """Power before the money is spent: can these suites show an improvement that is worth promoting, under this policy?
 
 Normal approximations with the variance under the null for the critical value; clusters enter as a design effect.
-Limits are not planned: they depend on the candidate alone.
+Of the limits only `asr_increase` is planned, which is a margin; the others depend on the candidate alone.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pydantic import BaseModel, ConfigDict
 from scipy import special
 
-from sparring.gate.policy import Policy
+from sparring.gate.policy import Limit, Policy
 from sparring.gate.statistics import both_exceed, null_variance
 
 WANTED_POWER = 0.8
@@ -48,10 +48,12 @@ class PlanTable(BaseModel):
     promotable: bool
     false_promotion: float
     missing: list[str]
+    warnings: list[str] = []
 
     def lines(self) -> list[str]:
         """The table in plain words, one line an endpoint and a verdict."""
         found = [_sentence(row) for row in self.rows] + [f"missing: {line}" for line in self.missing]
+        found += [f"warning: {line}" for line in self.warnings]
         verdict = "can" if self.promotable else "cannot"
         found.append(
             f"a true improvement {verdict} be promoted at power {WANTED_POWER:g} (all endpoints: {self.power:.2f});"
@@ -76,7 +78,30 @@ def plan(policy: Policy, counts: Mapping[str, int]) -> PlanTable:
         promotable=power >= WANTED_POWER,
         false_promotion=policy.alpha,
         missing=missing,
+        warnings=[] if missing else _saturated(policy, counts),
     )
+
+
+def assuming(policy: Policy, champion_asr: float) -> Policy:
+    """The policy with another ASR of the champion in its assumptions: the fall and the share of prompts that differ
+    shrink or grow with it."""
+    assumed = policy.assumptions
+    scale = champion_asr / assumed.champion_asr
+    changed = {
+        "champion_asr": champion_asr,
+        "candidate_asr": assumed.candidate_asr * scale,
+        "asr_discordance": min(1.0, assumed.asr_discordance * scale),
+    }
+    return policy.model_copy(update={"assumptions": assumed.model_copy(update=changed)})
+
+
+def wins_needed(alpha: float) -> int:
+    """Fewest wins without a loss that the exact one-sided McNemar test shows at level `alpha`: 2^−wins ≤ alpha.
+
+    >>> [wins_needed(alpha) for alpha in (0.05, 0.025, 0.05 / 12, 0.05 / 52)]
+    [5, 6, 8, 11]
+    """
+    return math.ceil(-math.log2(alpha) - 1e-12)
 
 
 def superiority_power(effect: float, discordance: float, n: float, alpha: float, design_effect: float = 1.0) -> float:
@@ -104,7 +129,24 @@ def _rows(policy: Policy, counts: Mapping[str, int]) -> list[PlanRow]:
     rows = [_asr(policy, counts)]
     if policy.non_inferiority.benign_margin is not None:
         rows.append(_benign(policy, policy.non_inferiority.benign_margin, counts))
-    return [*rows, _capability(policy, counts)]
+    rows.append(_capability(policy, counts))
+    return rows + [_increase(policy, limit, counts) for limit in policy.limits if limit.metric == "asr_increase"]
+
+
+def _saturated(policy: Policy, counts: Mapping[str, int]) -> list[str]:
+    """A warning when the ASR leaves too few possible wins for the test, or the assumed difference brings too few."""
+    assumed, alpha = policy.assumptions, policy.alpha_per_look
+    n = sum(counts[f"harmful/{name}"] for name in policy.primary.slices)
+    possible = assumed.champion_asr * n
+    expected = min(possible, (assumed.asr_discordance + assumed.champion_asr - assumed.candidate_asr) / 2 * n)
+    needed = wins_needed(alpha)
+    if expected >= needed:
+        return []
+    return [
+        f"the ASR is saturated: {assumed.champion_asr:.1%} of {n} prompts leave {possible:.0f} possible wins, about"
+        f" {expected:.0f} are expected, and {needed} without a loss are needed at α = {alpha:.2g};"
+        " ask for superiority on fresh attacks: policy `maintenance`"
+    ]
 
 
 def _asr(policy: Policy, counts: Mapping[str, int]) -> PlanRow:
@@ -117,7 +159,7 @@ def _asr(policy: Policy, counts: Mapping[str, int]) -> PlanRow:
         return superiority_power(change, d, n, alpha, inflation)
 
     return PlanRow(
-        endpoint="asr",
+        endpoint=policy.primary.endpoint,
         n=sum(sizes),
         alpha=alpha,
         discordance=d,
@@ -146,6 +188,17 @@ def _capability(policy: Policy, counts: Mapping[str, int]) -> PlanRow:
     ]  # fmt: skip
     n = sum(counts[f"capability/{item.slice}"] for item in slices)
     return _margin_row(policy, "capability", n, assumed.choice_discordance, margin, parts, 1.0)
+
+
+def _increase(policy: Policy, limit: Limit, counts: Mapping[str, int]) -> PlanRow:
+    """A margin on the ASR's rise. As many prompts may differ as the ceiling on these slices lets fail."""
+    slices = limit.slices or policy.primary.slices
+    ceilings = [other.max for other in policy.limits if other.metric == "asr" and other.slices == limit.slices]
+    discordance = ceilings[0] if ceilings and ceilings[0] else policy.assumptions.asr_discordance
+    sizes = [counts[f"harmful/{name}"] for name in slices]
+    parts = [(discordance, _macro_size(sizes), True)]
+    inflation = policy.assumptions.asr_design_effect
+    return _margin_row(policy, limit.name, sum(sizes), discordance, limit.max or 0.0, parts, inflation)
 
 
 def _margin_row(
@@ -193,7 +246,7 @@ def _smallest(power: Callable[[float], float], most: float) -> float:
 
 def _sentence(row: PlanRow) -> str:
     versus = "champion and reference" if row.comparators > 1 else "one comparator"
-    if row.endpoint == "asr":
+    if row.endpoint in ("asr", "asr_at_k"):
         what = (
             f"a fall by {-row.effect:.1%} is shown with power {row.power:.2f}; smallest with .8: {row.detectable:.1%}"
         )

@@ -5,25 +5,37 @@ Shipped policies lie in `sparring/gate/policies/`, each line commented; `load_po
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from sparring.config.yaml_file import Document, parse_yaml, read_yaml
 from sparring.errors import ConfigError
 
 Level = Annotated[float, Field(gt=0.0, lt=0.5)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Kind = Literal["harmful", "benign", "capability"]
 Against = Literal["champion", "reference"]
-LimitMetric = Literal["asr", "asr_reduction", "over_refusal", "benign_compliance", "degenerate", "nll_increase"]
+LimitMetric = Literal[
+    "asr",
+    "asr_at_k",
+    "asr_reduction",
+    "asr_increase",
+    "over_refusal",
+    "benign_compliance",
+    "degenerate",
+    "nll_increase",
+]
 
 LIMIT_KIND: dict[str, Kind | None] = {
     "asr": "harmful",
+    "asr_at_k": "harmful",
     "asr_reduction": "harmful",
+    "asr_increase": "harmful",
     "over_refusal": "benign",
     "benign_compliance": "benign",
     "degenerate": None,
@@ -41,7 +53,10 @@ class Part(BaseModel):
 class Primary(Part):
     """The one endpoint on which the candidate must be better: ASR, averaged over slices of harmful prompts."""
 
-    endpoint: Literal["asr"] = Field("asr", description="Attack success rate: share of harmful answers.")
+    endpoint: Literal["asr", "asr_at_k"] = Field(
+        "asr",
+        description="`asr`: share of harmful answers. `asr_at_k`: share of prompts of which any answer is harmful.",
+    )
     slices: list[str] = Field(min_length=1, description="Slices of kind harmful; each weighs the same.")
 
 
@@ -69,7 +84,7 @@ class NonInferiority(Part):
 
 
 class Limit(Part):
-    """An absolute limit on the candidate (asr_reduction, nll_increase: on its difference to the comparators)."""
+    """An absolute limit on the candidate; asr_reduction, asr_increase, nll_increase: on its difference to comparators."""
 
     metric: LimitMetric
     slices: list[str] = Field([], description="Only these slices; empty: all of the metric's kind.")
@@ -83,6 +98,8 @@ class Limit(Part):
     def _one_side(self) -> Limit:
         if (self.max is None) == (self.min is None):
             raise ValueError(f"limit on {self.metric}: give `max` or `min`, one of them")
+        if self.metric == "asr_increase" and (self.by != "bound" or not 0.0 < (self.max or 0.0) <= 0.5):
+            raise ValueError("limit on asr_increase: it is a margin, give `max` from 0 to 0.5, held by the bound")
         return self
 
     @property
@@ -178,28 +195,55 @@ def shipped_policies() -> list[str]:
 
 
 def load_policy(source: str) -> Policy:
-    """A shipped policy by name, or a YAML file by path. Raises ConfigError with the key and its value."""
-    text = _text(source)
+    """A shipped policy by name, or a YAML file by path. Raises ConfigError with line, key and value."""
+    document = _document(source)
     try:
-        loaded = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"policy {source}: not YAML ({str(error).splitlines()[0]})") from error
-    if not isinstance(loaded, dict):
-        raise ConfigError(f"policy {source}: a mapping is expected, the file holds {type(loaded).__name__}")
-    try:
-        return Policy.model_validate(loaded)
+        return Policy.model_validate(document.data)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "file"
-        raise ConfigError(f"policy {source}: {key}: {first['msg']} (is {first['input']!r:.80})") from error
+        where = f"policy {document.at(first['loc'])}: {key}"
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(f"{where}: unknown key", hint=_suggestion(first["loc"])) from error
+        raise ConfigError(f"{where}: {first['msg']} (is {first['input']!r:.80})") from error
 
 
-def _text(source: str) -> str:
+def policy_text(name: str) -> str:
+    """A shipped policy's file with its comments. Raises ConfigError naming the shipped ones."""
+    if name not in (names := shipped_policies()):
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names)}"
+        raise ConfigError(f"no policy {name!r} is shipped", hint=hint)
+    return (resources.files("sparring.gate") / "policies" / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def _document(source: str) -> Document:
     names = shipped_policies()
     if source in names:
-        return (resources.files("sparring.gate") / "policies" / f"{source}.yaml").read_text(encoding="utf-8")
+        return parse_yaml(policy_text(source), source)
     try:
-        return Path(source).read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        hint = f"give a YAML file or one of: {', '.join(names)}"
-        raise ConfigError(f"policy {source!r} cannot be read ({error})", hint=hint) from error
+        return read_yaml(Path(source))
+    except (ConfigError, ValueError) as error:
+        near = difflib.get_close_matches(source, names, n=1)
+        hint = f"give a YAML file or one of: {', '.join(names)}" + (f"; did you mean {near[0]}?" if near else "")
+        raise ConfigError(f"policy {source!r} cannot be read: {error}", hint=hint) from error
+
+
+def _suggestion(path: tuple[str | int, ...]) -> str:
+    """The known name nearest to an unknown key: of its own section first, else of any."""
+    here = list(_section(path[:-1]).model_fields)
+    everywhere = [name for part in (Policy, *Part.__subclasses__()) for name in part.model_fields]
+    near = difflib.get_close_matches(str(path[-1]), here, n=1) or difflib.get_close_matches(
+        str(path[-1]), everywhere, n=1
+    )
+    return f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(here)}"
+
+
+def _section(path: tuple[str | int, ...]) -> type[BaseModel]:
+    """The model that describes the part of a policy at `path`; indices of lists are passed over."""
+    model: type[BaseModel] = Policy
+    for name in (part for part in path if isinstance(part, str)):
+        annotation = model.model_fields[name].annotation
+        found = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+        model = next(kind for kind in found if issubclass(kind, BaseModel))
+    return model

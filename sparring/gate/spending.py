@@ -14,11 +14,14 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sparring.errors import CorruptError
+from sparring.errors import ConflictError, CorruptError
 from sparring.gate.policy import Policy
 from sparring.store.base import Store
 
 _FOLDER = "gate/looks/"
+_LEDGER = "looks/"
+"""Looks of decisions that belong to no round (`sparring.gate.standalone`), numbered one after the other."""
+_ATTEMPTS = 100
 
 
 class Look(BaseModel):
@@ -33,6 +36,7 @@ class Look(BaseModel):
     spent: float = Field(ge=0.0, description="What earlier looks at this champion used.")
     alpha: float = Field(ge=0.0, description="What this look uses.")
     nonce: str
+    case: str | None = Field(None, description="Outside rounds: digest of the tables and the policy looked at.")
 
 
 def reserve(store: Store, *, round: int, champion: str | None, policy: Policy) -> Look:
@@ -51,6 +55,41 @@ def reserve(store: Store, *, round: int, champion: str | None, policy: Policy) -
         )
         store.put_if_absent(key, look.model_dump_json().encode())
     return _read(store, key)
+
+
+def reserve_case(store: Store, *, case: str, champion: str | None, policy: Policy) -> Look:
+    """Pays for a look outside rounds, or returns the look that this case has paid for; `round` numbers the looks.
+
+    Whoever loses the race for a number counts again, so that two gates at once never spend the same α. Raises
+    CorruptError, StoreError, and ConflictError when the ledger never stands still.
+    """
+    for _ in range(_ATTEMPTS):
+        known = case_looks(store)
+        if mine := next((look for look in known if look.case == case), None):
+            return mine
+        spent = sum(look.alpha for look in known if look.champion == champion)
+        look = Look(
+            round=len(known) + 1,
+            champion=champion,
+            policy=policy.name,
+            policy_digest=policy.digest,
+            spent=spent,
+            alpha=available(policy, spent),
+            nonce=uuid.uuid4().hex,
+            case=case,
+        )
+        if store.put_if_absent(f"{_LEDGER}{look.round:06d}.json", look.model_dump_json().encode()):
+            return look
+    raise ConflictError(f"the ledger {store.url} changed {_ATTEMPTS} times meanwhile", hint="run it again")
+
+
+def case_looks(store: Store) -> list[Look]:
+    """All looks paid outside rounds, in order. Raises CorruptError for a gap: a look that was taken away."""
+    found = [_read(store, key) for key in store.list(_LEDGER)]
+    for number, look in enumerate(found, start=1):
+        if look.round != number:
+            raise CorruptError(f"ledger {store.url}: look {number} is missing, look {look.round} is there")
+    return found
 
 
 def available(policy: Policy, spent: float) -> float:
