@@ -16,9 +16,10 @@ Keys = Callable[[], str]
 def label_in_terminal(log: LabelLog, keys: Keys | None = None, show: Callable[[str], None] = print) -> None:
     """Shows what is pending until it is done or the labeller quits; `keys` gives one key a call, empty at the end."""
     keys = keys or _keys()
-    show(f"{WARNING}\n{HELP}\nEnter to begin, q to stop.")
-    if keys() in ("q", ""):
-        return
+    if log.pending():
+        show(f"{WARNING}\n{HELP}\nEnter to begin, q to stop.")
+        if keys() in ("q", ""):
+            return
     while pending := log.pending():
         show(_shown(log, pending[0], len(pending)))
         if not _one(log, pending[0], keys, show):
