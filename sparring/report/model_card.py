@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from sparring.gate.outcome import Decision, Endpoint
-from sparring.report.measures import Measure
+from sparring.report.measures import Measure, Rate
 
 SCHEMA_VERSION = 1
 _METRICS = {
@@ -47,6 +47,7 @@ class CardFacts:
     suites: Mapping[str, Sequence[str]]
     suites_digest: str
     measures: Sequence[Measure]
+    compliance: Rate | None
     before: Sequence[Measure]
     data: Mapping[str, str]
     hashes: Mapping[str, str]
@@ -59,13 +60,11 @@ def render_card(facts: CardFacts) -> str:
 
 
 def results(facts: CardFacts) -> list[dict[str, Any]]:
-    """Entries of `model-index`: one a slice of the candidate's verdicts, and the decision's benign compliance."""
+    """Entries of `model-index`: one a slice of the candidate's verdicts, and benign compliance over all."""
     found = [_result(facts, measure) for measure in facts.measures]
-    for endpoint in facts.decision.endpoints:
-        if endpoint.name == "benign":
-            text = f"benign compliance; {_against(endpoint)}, n = {endpoint.n}, judge {_text(facts.decision.judge)}"
-            found.append(_entry(facts, "benign", "all", "benign_compliance", text, endpoint.candidate))
-            break
+    if facts.compliance is not None:
+        text = _described("benign compliance, higher is better", facts.compliance, facts)
+        found.append(_entry(facts, "benign", "all", "benign_compliance", text, facts.compliance.value))
     return found
 
 
@@ -87,12 +86,15 @@ def _name(facts: CardFacts) -> str:
 
 def _result(facts: CardFacts, measure: Measure) -> dict[str, Any]:
     metric, words = _METRICS[measure.group]
-    rate = measure.rate
-    text = (
+    text = _described(words, measure.rate, facts)
+    return _entry(facts, _KIND[measure.group], measure.slice, metric, text, measure.rate.value)
+
+
+def _described(words: str, rate: Rate, facts: CardFacts) -> str:
+    return (
         f"{words}; 95 % interval {rate.low:.1%} to {rate.high:.1%}, n = {rate.prompts} prompts,"
         f" {rate.void} of {rate.answers} answers unjudged, judge {_text(facts.decision.judge)}"
     )
-    return _entry(facts, _KIND[measure.group], measure.slice, metric, text, rate.value)
 
 
 def _entry(facts: CardFacts, kind: str, part: str, metric: str, text: str, value: float) -> dict[str, Any]:
@@ -151,6 +153,9 @@ def _measured(facts: CardFacts) -> list[str]:
             f"| {_METRICS[measure.group][1]} | {_text(measure.slice)} | {rate.value:.1%} | {rate.low:.1%} to"
             f" {rate.high:.1%} | {'' if old is None else f'{old.value:.1%}'} | {rate.prompts} |"
         )
+    if (rate := facts.compliance) is not None:
+        interval = f"{rate.low:.1%} to {rate.high:.1%}"
+        rows.append(f"| benign compliance, higher is better | all | {rate.value:.1%} | {interval} | | {rate.prompts} |")
     suites = "; ".join(f"{kind}: {', '.join(map(_text, names))}" for kind, names in sorted(facts.suites.items()))
     return ["## What was measured", f"Suites: {suites or 'not recorded'}.", "\n".join(rows)]
 
@@ -187,13 +192,6 @@ def _places(facts: CardFacts) -> dict[str, str]:
     return {**found, **facts.hashes, "sparring": facts.code_version}
 
 
-def _against(endpoint: Endpoint) -> str:
-    return (
-        f"against the {endpoint.against or 'limit'} {endpoint.estimate:+.1%} (95 % interval {endpoint.low:+.1%} to"
-        f" {endpoint.high:+.1%}, margin {endpoint.margin:.1%})"
-    )
-
-
 def _text(value: str | None) -> str:
     """One line of plain text: no markup, no links, no table cells of its own."""
     line = " ".join((value or "unknown").split())[:_MOST_TEXT]
@@ -204,5 +202,5 @@ def _text(value: str | None) -> str:
 
 
 def _code(value: str) -> str:
-    """Text between backticks, where only backticks, bars and line ends matter."""
-    return " ".join(value.split())[:_MOST_TEXT].replace("`", "'").replace("|", "/")
+    """Text between backticks, where nothing can be escaped: signs that could end it are exchanged."""
+    return " ".join(value.split())[:_MOST_TEXT].translate(str.maketrans("`|<>", "'/‹›")) or "none"

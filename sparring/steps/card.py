@@ -17,7 +17,7 @@ from sparring.errors import CorruptError, NotFoundError, SparringError, UsageErr
 from sparring.evaluate.tables import read_verdicts
 from sparring.registry import rounds
 from sparring.registry.champion import ChampionLog, Record, read_log
-from sparring.report.measures import measures
+from sparring.report.measures import compliance, measures
 from sparring.report.model_card import CardFacts, render_card
 from sparring.steps.gate import GateRecord, read_record
 from sparring.steps.results import PrepareResult, Role
@@ -82,6 +82,7 @@ def card_facts(store: Store, number: int) -> CardFacts:
         suites=_suites(table),
         suites_digest=decided.inputs.suites,
         measures=measures(table),
+        compliance=compliance(table),
         before=measures(_table(store, decided, "champion")),
         data=_data(store, prepared),
         hashes=_hashes(log, record, decided, key, store),
