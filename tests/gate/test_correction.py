@@ -132,7 +132,7 @@ def test_undefined_is_said_and_not_computed() -> None:
     ):
         found = asr(world, known)
         assert found.status == "undefined" and words in line(found)
-        assert found.estimate is found.shown_corrected is found.candidate is None and not found.changes
+        assert (found.estimate, found.shown_corrected, found.candidate) == (None, None, None) and not found.changes
 
 
 def test_few_labels_make_a_wide_interval() -> None:
