@@ -14,6 +14,9 @@ from sparring.errors import SetupError, UsageError
 app = new_app("The round as a Kubeflow pipeline.")
 
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
+ApprovalOption = Annotated[
+    bool, typer.Option("--require-approval", help="A promotion waits for `sparring approve` (gate.require_approval).")
+]
 GiveUpOption = Annotated[bool, typer.Option("--give-up", help="Give up the open, undecided round and begin the next.")]
 
 
@@ -25,6 +28,7 @@ def run(
     seed: SeedOption = None,
     override: SetOption = None,
     give_up: GiveUpOption = False,
+    require_approval: ApprovalOption = False,
 ) -> None:
     """Play one round on this machine, or finish the one that was stopped.
 
@@ -37,7 +41,8 @@ def run(
 
         from pipelines.local import play_round
 
-        return play_round(load(config, override, store=store, line=line, seed=seed), Console(), abandon=give_up)
+        wanted = [*(override or []), *(["gate.require_approval=true"] if require_approval else [])]
+        return play_round(load(config, wanted, store=store, line=line, seed=seed), Console(), abandon=give_up)
 
     finish(action)
 

@@ -58,8 +58,8 @@ def verified(store: Store, key: Path | None = None) -> Iterator[str]:
     log = read_log(store)
     yield f"champion log: {log.head} records, the chain holds"
     for record in log.records:
-        if record.kind == "promotion":
-            yield _decided_again(store, record)
+        if record.kind in ("promotion", "override"):
+            yield _decided_again(store, log, record)
     for name, digest in _kept(log).items():
         if not has_checkpoint(store, digest):
             raise CorruptError(f"{name} {digest} has no checkpoint in {store.url}")
@@ -86,16 +86,22 @@ def report_place(config: RunConfig, store: Store, number: int | None) -> str:
     return f"{store.url}/{key}"
 
 
-def _decided_again(store: Store, record: Record) -> str:
-    from sparring.steps.gate import check_record, read_record  # pyarrow and scipy: only `verify` needs them
+def _decided_again(store: Store, log: ChampionLog, record: Record) -> str:
+    """A promotion follows from its tables, and from an approval where one made it; an override is said loudly."""
+    from sparring.steps.gate import approved_key, check_record, read_record  # pyarrow and scipy: only `verify`
 
     key = str(record.details.get("decision_key", ""))
     recorded = read_record(store, key)
     again = check_record(store, recorded)
-    if again != recorded.decision or again.outcome != "PROMOTE" or again.candidate != record.candidate:
+    if again != recorded.decision or again.outcome != record.decision or again.candidate != record.candidate:
         raise CorruptError(
             f"record {record.number}: the tables of round {record.round} give {again.outcome}: {again.reason}"
         )
+    if record.kind == "override":
+        return f"record {record.number}: OVERRIDE of round {record.round}'s {record.decision} by {record.actor}"
+    approvals = {one.round for one in log.records[: record.number - 1] if one.kind == "approval"}
+    if record.round and key == approved_key(record.round) and record.round not in approvals:
+        raise CorruptError(f"record {record.number}: round {record.round} was promoted as approved by nobody")
     return f"record {record.number}: the promotion of round {record.round} follows from its tables"
 
 

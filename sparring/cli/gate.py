@@ -18,7 +18,7 @@ from sparring.cli.common import JsonOption, finish, new_app, print_json
 if TYPE_CHECKING:
     import click
 
-    from sparring.gate.standalone import Case, DecisionFile
+    from sparring.gate.standalone import DecisionFile
 
 _EXIT = {"PROMOTE": 0, "REJECT": 10, "INCONCLUSIVE": 11, "INVALID": 12}
 

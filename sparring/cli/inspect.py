@@ -65,7 +65,7 @@ def champion(
 def history(
     config: ConfigOption = None, store: StoreOption = None, line: LineOption = None, json: JsonOption = False
 ) -> None:
-    """List the champion log: every promotion, hold and rollback, with its reason."""
+    """List the champion log: every promotion, hold, approval, override, policy change, rollback and reanchor."""
 
     def action() -> None:
         from sparring.registry.champion import read_log
@@ -138,11 +138,11 @@ def _print_history(records: tuple[Record, ...]) -> None:
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("record", "time", "round", "kind", "decision", "candidate", "champion after", "reason"):
+    for name in ("record", "time", "round", "kind", "decision", "candidate", "champion after", "actor", "reason"):
         table.add_column(name, overflow="fold")
     for record in records:
         texts = (record.round, record.kind, record.decision, _digest(record.candidate), _digest(record.champion))
-        cells = (record.number, f"{record.time:%Y-%m-%d %H:%M}", *texts, record.reason)
+        cells = (record.number, f"{record.time:%Y-%m-%d %H:%M}", *texts, record.actor, record.reason)
         table.add_row(*("-" if cell is None else str(cell) for cell in cells))
     Console().print(table)
 

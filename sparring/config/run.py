@@ -277,6 +277,11 @@ class GateConfig(Section):
     approve_first_run: bool = Field(
         False, description="The first promotion has no champion to beat: a person approves it here, once."
     )
+    require_approval: bool = Field(
+        False,
+        description="Every promotion waits for `sparring approve`, whatever the policy's `approval` says; "
+        "`approve_first_run` is not enough then.",
+    )
 
 
 class ReportConfig(Section):

@@ -84,7 +84,7 @@ class NonInferiority(Part):
 
 
 class Limit(Part):
-    """An absolute limit on the candidate; asr_reduction, asr_increase, nll_increase: on its difference to comparators."""
+    """An absolute limit on the candidate; asr_reduction, *_increase: on its difference to the comparators."""
 
     metric: LimitMetric
     slices: list[str] = Field([], description="Only these slices; empty: all of the metric's kind.")

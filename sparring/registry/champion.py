@@ -3,6 +3,11 @@
 This log *is* the champion; nothing else decides. A record is stored as `{"record": …, "schema_version": 1, "sha256":
 …}` in canonical JSON; `previous` of record n+1 is the `sha256` of record n. Numbers, not times, give the order: a clock
 that goes back changes nothing. What the chain cannot show is a log whose last records were all deleted.
+
+    promotion      the gate's PROMOTE: the candidate is champion     override   a person's, against the gate: the same
+    hold           a round that changed nothing                      rollback   an earlier champion is champion again
+    approval       a person's yes to a candidate that waits for it   reanchor   an earlier champion is the reference
+    policy_change  the gate's policy is another than at the last decision
 """
 
 from __future__ import annotations
@@ -22,7 +27,12 @@ from sparring.store.canonical import canonical, sha256
 
 SCHEMA_VERSION = 1
 FIRST_PREVIOUS = "0" * 64
-Kind = Literal["promotion", "hold", "rollback", "approval", "policy_change"]
+Kind = Literal["promotion", "hold", "rollback", "approval", "policy_change", "override", "reanchor"]
+CHANGES: tuple[Kind, ...] = ("promotion", "override", "rollback")
+"""Kinds that make another digest champion: only they force another gate."""
+_CROWNS: tuple[Kind, ...] = ("promotion", "override")
+_OVERRIDABLE = ("REJECT", "INCONCLUSIVE")
+_ATTEMPTS = 20
 _FOLDER = "champion/log/"
 _SHORTEST_PREFIX = 8
 
@@ -49,8 +59,8 @@ class Record(BaseModel):
 class ChampionLog:
     """A verified log and what it says. `head` is the last record's number, 0 when there is none.
 
-    `champion_round` is the round that promoted the current champion, `reference` the first promoted champion,
-    `accepted` every digest that ever was champion.
+    `champion_round` is the round that promoted the current champion, `reference` the first champion or what the last
+    `reanchor` named, `accepted` every digest that ever was champion.
     """
 
     records: tuple[Record, ...]
@@ -72,7 +82,8 @@ def read_log(store: Store) -> ChampionLog:
         previous = digest
     records = tuple(record for record, _ in stored)
     _check_champions(store, records)
-    promoted = [record for record in records if record.kind == "promotion"]
+    promoted = [record for record in records if record.kind in _CROWNS]
+    anchors = promoted[:1] + [record for record in records if record.kind == "reanchor"]
     champion = records[-1].champion if records else None
     return ChampionLog(
         records=records,
@@ -80,7 +91,7 @@ def read_log(store: Store) -> ChampionLog:
         head_sha256=previous,
         champion=champion,
         champion_round=next((record.round for record in reversed(promoted) if record.champion == champion), None),
-        reference=promoted[0].champion if promoted else None,
+        reference=anchors[-1].candidate if anchors else None,
         accepted=frozenset(record.champion for record in promoted if record.champion),
     )
 
@@ -104,7 +115,8 @@ def append(
     Raises ConflictError when the log is no longer at `expected_head`, UsageError for a record that makes no sense.
     """
     log = read_log(store)
-    known = _same(log, kind, round)
+    plain = _plain(details or {})
+    known = _same(log, kind, round, plain)
     if known:
         return _agreeing(known, candidate, decision)
     record = Record(
@@ -117,7 +129,7 @@ def append(
         champion=_champion_after(log, kind, candidate, decision),
         decision=decision,
         reason=reason,
-        details=_plain(details or {}),
+        details=plain,
         previous=log.head_sha256,
         nonce=uuid.uuid4().hex,
     )
@@ -130,15 +142,42 @@ def rollback(store: Store, *, to: str | None, actor: str, reason: str) -> Record
     """Makes an earlier champion the champion again by a new record; None: the champion before the current one.
 
     `to` is a digest that once was champion, or at least its first 8 digits. Raises UsageError for any other, and
-    ConflictError when somebody else wrote meanwhile.
+    ConflictError when somebody else changed the champion meanwhile.
     """
-    log = read_log(store)
-    target = _before(log) if to is None else _accepted(log, to)
-    if target == log.champion:
-        raise UsageError(f"{target} is the champion already")
-    return append(
-        store, expected_head=log.head, kind="rollback", actor=actor, candidate=target, reason=reason, decision=None
-    )
+    began = read_log(store).champion
+    for _ in range(_ATTEMPTS):
+        log = read_log(store)
+        if log.champion != began:
+            raise ConflictError(f"the champion became {log.champion} meanwhile", hint="look at it and decide again")
+        target = _before(log) if to is None else _accepted(log, to)
+        if target == log.champion:
+            raise UsageError(f"{target} is the champion already")
+        try:
+            return append(store, expected_head=log.head, kind="rollback", actor=actor, candidate=target, reason=reason)
+        except ConflictError:
+            continue
+    raise ConflictError(f"the champion log of {store.url} changed {_ATTEMPTS} times meanwhile", hint="run it again")
+
+
+def reanchor(store: Store, *, to: str, actor: str, reason: str) -> Record:
+    """Makes a digest that was champion, or names its first 8 digits, the reference of the rounds that follow.
+
+    Raises UsageError for any other digest and for the reference itself; ConflictError when the log never stands still.
+    """
+    for _ in range(_ATTEMPTS):
+        log = read_log(store)
+        target = _accepted(log, to)
+        if target == log.reference:
+            raise UsageError(f"{target} is the reference already")
+        details: dict[str, object] = {"before": log.reference}
+        try:
+            return append(
+                store, expected_head=log.head, kind="reanchor", actor=actor, candidate=target, reason=reason,
+                details=details,
+            )  # fmt: skip
+        except ConflictError:
+            continue
+    raise ConflictError(f"the champion log of {store.url} changed {_ATTEMPTS} times meanwhile", hint="run it again")
 
 
 def _numbers(store: Store) -> range:
@@ -184,17 +223,20 @@ def _read(store: Store, number: int) -> tuple[Record, str]:
 
 
 def _check_champions(store: Store, records: tuple[Record, ...]) -> None:
-    """The champion changes by promotion to the candidate and by rollback to an accepted digest, and by nothing else."""
+    """The champion changes by promotion and override to the candidate, by rollback to an accepted digest, and by
+    nothing else; the reference changes to an accepted digest."""
     accepted: set[str | None] = set()
     champion: str | None = None
     for record in records:
-        if record.kind == "promotion":
+        if record.kind in _CROWNS:
             right = record.champion is not None and record.champion == record.candidate
             accepted.add(record.champion)
         elif record.kind == "rollback":
             right = record.champion in accepted
         else:
             right = record.champion == champion
+        if record.kind == "reanchor" and record.candidate not in accepted:
+            raise _broken(store, record.number, f"{record.candidate}, its reference, never was champion")
         if not right:
             raise _broken(store, record.number, f"a {record.kind} cannot make {record.champion} the champion")
         champion = record.champion
@@ -207,6 +249,12 @@ def _champion_after(log: ChampionLog, kind: Kind, candidate: str | None, decisio
         return candidate
     if decision == "PROMOTE":
         raise UsageError(f"decision PROMOTE belongs to a promotion, not to a {kind}")
+    if kind == "override":
+        if candidate is None or decision not in _OVERRIDABLE:
+            raise UsageError(f"an override needs a candidate and decision REJECT or INCONCLUSIVE, not {decision}")
+        return candidate
+    if kind == "reanchor" and candidate not in log.accepted:
+        raise UsageError(f"reference {candidate} never was champion")
     if kind == "rollback":
         if candidate not in log.accepted:
             raise UsageError(f"rollback target {candidate} never was champion")
@@ -214,11 +262,14 @@ def _champion_after(log: ChampionLog, kind: Kind, candidate: str | None, decisio
     return log.champion
 
 
-def _same(log: ChampionLog, kind: Kind, round: int | None) -> Record | None:
-    """The record that this round left already, by kind."""
+def _same(log: ChampionLog, kind: Kind, round: int | None, details: dict[str, object]) -> Record | None:
+    """The record that this round left already, by kind; a policy may change twice in a round that was killed."""
     if round is None:
         return None
-    return next((record for record in log.records if record.kind == kind and record.round == round), None)
+    mine = [record for record in log.records if record.kind == kind and record.round == round]
+    if kind == "policy_change":
+        mine = [record for record in mine[-1:] if record.details == details]
+    return mine[0] if mine else None
 
 
 def _agreeing(known: Record, candidate: str | None, decision: str | None) -> Record:
@@ -233,7 +284,7 @@ def _agreeing(known: Record, candidate: str | None, decision: str | None) -> Rec
 def _lost(store: Store, record: Record) -> Record:
     """Somebody else was first: fine if it was this round's twin, else the caller must look again."""
     log = read_log(store)
-    known = _same(log, record.kind, record.round)
+    known = _same(log, record.kind, record.round, record.details)
     if known:
         return _agreeing(known, record.candidate, record.decision)
     message = f"champion log of {store.url} is at record {log.head}, this {record.kind} began at {record.number - 1}"
@@ -243,7 +294,7 @@ def _lost(store: Store, record: Record) -> Record:
 def _before(log: ChampionLog) -> str:
     """The champion that the current one replaced when it was last promoted."""
     for after, before in pairwise(reversed(log.records)):
-        if after.kind == "promotion" and after.champion == log.champion and before.champion != log.champion:
+        if after.kind in _CROWNS and after.champion == log.champion and before.champion != log.champion:
             if before.champion is not None:
                 return before.champion
             break
@@ -254,7 +305,7 @@ def _accepted(log: ChampionLog, to: str) -> str:
     found = sorted(digest for digest in log.accepted if digest.startswith(to))
     if len(to) < _SHORTEST_PREFIX or len(found) != 1:
         known = ", ".join(digest[:12] for digest in sorted(log.accepted)) or "none"
-        raise UsageError(f"rollback target {to!r} does not name one earlier champion", hint=f"there are: {known}")
+        raise UsageError(f"target {to!r} does not name one earlier champion", hint=f"there are: {known}")
     return found[0]
 
 

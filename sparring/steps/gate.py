@@ -1,8 +1,10 @@
 """The gate step: verdict tables and a policy in, one recorded decision out.
 
-    recorded decision? ─► policy ─► pay for the look ─► read tables ─► compare with the round ─► decide ─► record
+    recorded decision? ─► policy ─► record its change ─► pay for the look ─► read tables ─► compare with the round
+    ─► decide ─► record
 
 The record `rounds/<n>/gate/decision.json` is claimed put-if-absent: whoever comes second finds the first's decision.
+Beside it lie `decision.md` and `junit.xml`, the same decision for people and CI systems.
 """
 
 from __future__ import annotations
@@ -20,11 +22,13 @@ import sparring
 from sparring.config.run import GateConfig
 from sparring.errors import ConflictError, CorruptError, InvalidEvaluation
 from sparring.evaluate.tables import decode_verdicts
+from sparring.gate import forms
 from sparring.gate.decision import decide, invalid
 from sparring.gate.outcome import Decision, Record
 from sparring.gate.policy import Policy, load_policy
 from sparring.gate.spending import Look, reserve
 from sparring.progress import Progress
+from sparring.steps.policy_changes import record_change
 from sparring.steps.results import GateResult, JudgeResult, PrepareResult, Result, Role
 from sparring.store.base import Store
 
@@ -123,6 +127,7 @@ def run(config: GateConfig, store: Store, inputs: GateInputs, progress: Progress
             f"round {inputs.round} was already decided ({record.decision.outcome}) on other inputs",
             hint=f"see {key}; start a new round",
         )
+    _write_forms(store, record)
     progress.update("decide", 1, 1, record.decision.outcome)
     return GateResult(
         decision=record.decision.outcome,
@@ -138,6 +143,11 @@ def decision_key(round_number: int) -> str:
     return f"rounds/{round_number:06d}/gate/decision.json"
 
 
+def approved_key(round_number: int) -> str:
+    """Where the round's decision is recorded again after a person approved it (`sparring.steps.acts`)."""
+    return f"rounds/{round_number:06d}/gate/approved.json"
+
+
 def read_record(store: Store, key: str) -> GateRecord:
     """A recorded decision. Raises NotFoundError, CorruptError."""
     try:
@@ -148,22 +158,32 @@ def read_record(store: Store, key: str) -> GateRecord:
         raise CorruptError(f"{key}: {field}: {first['msg']}", hint="the decision was edited or damaged") from error
 
 
-def check_record(store: Store, record: GateRecord) -> Decision:
-    """Makes the recorded decision again, from the recorded policy and the tables as they are. Raises CorruptError."""
+def check_record(store: Store, record: GateRecord, *, approved: bool | None = None) -> Decision:
+    """Makes the recorded decision again, from the recorded policy and the tables as they are. Raises CorruptError.
+
+    `approved`: as if it had been approved, or not; None: as it was recorded. Corrections decide nothing and are taken
+    over as they are.
+    """
     tables, files, missing = _read_tables(store, record.inputs.judged.verdicts)
     for role in sorted(files.keys() | record.tables.keys()):
         now, then = files.get(role), record.tables.get(role)
         if now != then:
             raise CorruptError(f"the {role}'s verdict table is {now}, round {record.round} was decided on {then}")
-    return _Case(record.policy, record.inputs, record.look, record.decision.approved).decide(tables, missing)
+    yes = record.decision.approved if approved is None else approved
+    again = _Case(record.policy, record.inputs, record.look, yes).decide(tables, missing)
+    return again.model_copy(update={"corrections": record.decision.corrections})
 
 
 def _decide(config: GateConfig, store: Store, inputs: GateInputs) -> GateRecord:
     policy = load_policy(config.first_run if inputs.first_run else config.policy)
+    if config.require_approval:
+        policy = policy.model_copy(update={"approval": True})
+    record_change(store, inputs, policy, read_record, decision_key)
     look = None
     if inputs.pays:
         look = reserve(store, round=inputs.round, champion=inputs.champion, policy=policy)
-    case = _Case(policy, inputs, look, inputs.first_run and config.approve_first_run)
+    approved = inputs.first_run and config.approve_first_run and not config.require_approval
+    case = _Case(policy, inputs, look, approved)
     tables, files, missing = _read_tables(store, inputs.judged.verdicts)
     return GateRecord(
         round=inputs.round,
@@ -191,7 +211,14 @@ class _Case:
         inputs, spent = self.inputs, self.look.spent if self.look else 0.0
         expected = {str(role): digest for role, digest in inputs.expected.items()}
         if missing := missing + inputs.unfit() + self._repoliced():
-            return invalid(self.policy, missing, models=expected, first_run=inputs.first_run, alpha_spent=spent)
+            return invalid(
+                self.policy,
+                missing,
+                models=expected,
+                first_run=inputs.first_run,
+                alpha_spent=spent,
+                warnings=self._warnings(),
+            )
         return decide(
             self.policy,
             tables["candidate"],
@@ -201,12 +228,25 @@ class _Case:
             approved=self.approved,
             alpha_spent=spent,
             expected=expected,
+            warnings=self._warnings(),
         )
+
+    def _warnings(self) -> list[str]:
+        """What the judge step warned of."""
+        return list(getattr(self.inputs.judged, "warnings", ()))
 
     def _repoliced(self) -> list[str]:
         if self.look is None or self.look.policy_digest == self.policy.digest:
             return []
         return [f"policy {self.policy.name} was changed after this round's look was paid for under {self.look.policy}"]
+
+
+def _write_forms(store: Store, record: GateRecord) -> None:
+    """The record's other forms, beside it. Both follow from it, so that whoever is first may write them."""
+    folder = decision_key(record.round).rpartition("/")[0]
+    for name, form in (("decision.md", forms.markdown), ("junit.xml", forms.junit)):
+        if not store.exists(f"{folder}/{name}"):
+            store.put_if_absent(f"{folder}/{name}", form(record.decision).encode())
 
 
 def _read_tables(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 from sparring.errors import ConflictError, CorruptError, ModelError, UsageError
-from sparring.registry.champion import ChampionLog, append, read_log
+from sparring.registry.champion import CHANGES, ChampionLog, append, read_log
 from sparring.registry.champion import Record as LogRecord
 from sparring.registry.checkpoints import has_checkpoint
 from sparring.steps.gate import GateRecord, check_record, read_record
@@ -19,7 +19,6 @@ from sparring.store.base import Store
 
 _ATTEMPTS = 20
 _ACTOR = "pipeline"
-_CHANGES = ("promotion", "rollback")
 
 
 class PromoteInputs(Result):
@@ -49,8 +48,8 @@ def promote(store: Store, inputs: PromoteInputs) -> PromoteResult:
     _recheck(store, inputs)
     for _ in range(_ATTEMPTS):
         log = read_log(store)
-        if stale := _stale(log, inputs):
-            return _hold(store, inputs, "INCONCLUSIVE", stale)
+        if why := stale(log, inputs.champion, inputs.log_head):
+            return _hold(store, inputs, "INCONCLUSIVE", why)
         try:
             return _result(_append(store, inputs, log.head, "promotion", "PROMOTE", inputs.gate.reason), "PROMOTE")
         except ConflictError:
@@ -63,7 +62,7 @@ def hold(store: Store, inputs: PromoteInputs) -> PromoteResult:
     if inputs.gate.decision == "PROMOTE":
         raise UsageError(f"round {inputs.round} decided PROMOTE: it is not held")
     if known := _known(read_log(store), inputs.round):
-        return _result(known, inputs.gate.decision)
+        return _result(known, "PROMOTE" if known.kind == "promotion" else inputs.gate.decision)  # approved meanwhile
     return _hold(store, inputs, inputs.gate.decision, inputs.gate.reason)
 
 
@@ -119,16 +118,16 @@ def _agrees(record: GateRecord, inputs: PromoteInputs) -> None:
             raise CorruptError(f"{inputs.gate.decision_key}: {name} is {recorded}, the round's is {given}")
 
 
-def _stale(log: ChampionLog, inputs: PromoteInputs) -> str | None:
-    """Why the champion is no longer the one that the candidate was compared with."""
-    if log.head < inputs.log_head:
-        raise CorruptError(f"the champion log ends at record {log.head}, the round began at {inputs.log_head}")
-    since = [record for record in log.records if record.number > inputs.log_head and record.kind in _CHANGES]
+def stale(log: ChampionLog, champion: str | None, log_head: int) -> str | None:
+    """Why the champion is no longer the one that a round, begun at `log_head`, compared its candidate with."""
+    if log.head < log_head:
+        raise CorruptError(f"the champion log ends at record {log.head}, the round began at {log_head}")
+    since = [record for record in log.records if record.number > log_head and record.kind in CHANGES]
     if since:
         first = since[0]
         return f"the champion changed meanwhile (record {first.number}, a {first.kind}): the next round gates again"
-    if log.champion != inputs.champion:
-        return f"the champion is {log.champion}, the round began with {inputs.champion}: the next round gates again"
+    if log.champion != champion:
+        return f"the champion is {log.champion}, the round began with {champion}: the next round gates again"
     return None
 
 
