@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from sparring.config.judges import JudgeConfig, judge_problem
 from sparring.config.run import DataConfig, ReplayConfig, RunConfig, SelfplayConfig
 
 
@@ -27,6 +28,7 @@ def _problems(config: RunConfig) -> Iterator[Problem]:
     yield from _shares(config.replay)
     yield from _sources(config.data)
     yield from _suites(config.data)
+    yield from _judges(config.judge)
 
 
 def _multiples(selfplay: SelfplayConfig) -> Iterator[Problem]:
@@ -75,3 +77,8 @@ def _suites(data: DataConfig) -> Iterator[Problem]:
     if not data.starter_suites and missing:
         text = f"data.starter_suites = false needs a {' and a '.join(sorted(missing))} suite in data.suites"
         yield Problem(("data", "starter_suites"), text)
+
+
+def _judges(judge: JudgeConfig) -> Iterator[Problem]:
+    if found := judge_problem(judge):
+        yield Problem(*found)

@@ -9,7 +9,7 @@ import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -65,6 +65,11 @@ def _model_of(annotation: object) -> type[BaseModel] | None:
     return next((model for model in found if model), None)
 
 
+def named_model(field: FieldInfo) -> type[BaseModel] | None:
+    """The section that a key holds under names of the user's own, as `judge.endpoints` does; None for other keys."""
+    return _model_of(field.annotation) if get_origin(field.annotation) is dict else None
+
+
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
     """`above` wins; mappings are merged, lists and values replaced."""
     merged = dict(below)
@@ -105,6 +110,9 @@ def _unknown(value: object, model: type[BaseModel], path: KeyPath) -> Iterator[t
             inner = _section(model, key)
             if key not in model.model_fields:
                 yield (*path, key), model
+            elif inner and named_model(model.model_fields[key]) and isinstance(item, Mapping):
+                for name, one in item.items():
+                    yield from _unknown(one, inner, (*path, key, name))
             elif inner:
                 yield from _unknown(item, inner, (*path, key))
 
@@ -165,9 +173,14 @@ def _described(path: KeyPath) -> str | None:
 def _field(path: Iterable[str | int]) -> FieldInfo | None:
     model: type[BaseModel] | None = RunConfig
     field: FieldInfo | None = None
+    named = False
     for part in (part for part in path if isinstance(part, str)):
+        if named and model:  # a user's own name for a section
+            named = False
+            continue
         field = model.model_fields.get(part) if model else None
         model = _model_of(field.annotation) if field else None
+        named = field is not None and named_model(field) is not None
     return field
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Iterator
 from typing import Any, Final
@@ -9,6 +10,7 @@ from typing import Any, Final
 import yaml
 from pydantic import BaseModel
 
+from sparring.config.load import named_model
 from sparring.config.run import RunConfig
 
 _WIDTH: Final = 110
@@ -26,11 +28,27 @@ def _section(section: BaseModel, indent: str) -> Iterator[str]:
         if isinstance(value, BaseModel):
             yield from _nested(name, value, indent)
             continue
-        if field.description:
-            yield from textwrap.wrap(
-                field.description, _WIDTH, initial_indent=indent + "# ", subsequent_indent=indent + "# "
-            )
+        yield from _comment(field.description, indent)
         yield textwrap.indent(_entry(name, value), indent)
+        if isinstance(value, dict) and (model := named_model(field)):
+            yield from _keys(model, indent)
+
+
+def _comment(text: str | None, indent: str) -> list[str]:
+    return textwrap.wrap(text or "", _WIDTH, initial_indent=indent + "# ", subsequent_indent=indent + "# ")
+
+
+def _keys(model: type[BaseModel], indent: str) -> Iterator[str]:
+    """The keys that stand under each of the user's own names: there may be none whose values could be shown."""
+    yield f"{indent}# Keys under each name:"
+    for name, field in model.model_fields.items():
+        default = "required" if field.is_required() else f"default {json.dumps(field.default)}"
+        yield from textwrap.wrap(
+            f"{name}: {field.description} ({default})",
+            _WIDTH,
+            initial_indent=f"{indent}#   ",
+            subsequent_indent=f"{indent}#     ",
+        )
 
 
 def _nested(name: str, value: BaseModel, indent: str) -> Iterator[str]:
@@ -41,9 +59,13 @@ def _nested(name: str, value: BaseModel, indent: str) -> Iterator[str]:
 
 
 def _entry(name: str, value: Any) -> str:
-    plain = (
-        [item.model_dump(mode="json") if isinstance(item, BaseModel) else item for item in value]
-        if isinstance(value, list)
-        else value
-    )
+    plain = value
+    if isinstance(value, list):
+        plain = [_plain(item) for item in value]
+    elif isinstance(value, dict):
+        plain = {key: _plain(item, exclude_none=True) for key, item in value.items()}
     return str(yaml.safe_dump({name: plain}, default_flow_style=False, sort_keys=False, width=10_000)).rstrip("\n")
+
+
+def _plain(item: Any, *, exclude_none: bool = False) -> Any:
+    return item.model_dump(mode="json", exclude_none=exclude_none) if isinstance(item, BaseModel) else item

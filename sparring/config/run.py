@@ -6,20 +6,17 @@ Defaults are the laptop recipe; `recipe: full` replaces some of them (see `sparr
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+from sparring.config.judges import EndpointConfig as EndpointConfig
+from sparring.config.judges import JudgeConfig as JudgeConfig
+from sparring.config.section import Name as Name
+from sparring.config.section import Section as Section
+from sparring.config.section import Share as Share
 
 REWARDS = ("general_sum_guarded", "general_sum", "zero_sum")
-
-
-class Section(BaseModel):
-    """A section of the run file: immutable, unknown keys refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelConfig(Section):
@@ -216,13 +213,6 @@ class ReplayConfig(Section):
         0.1, description="`learnability`: no cluster of near attacks has more of a draw than this share (and than one)."
     )
     cooldown: int = Field(1, ge=0, description="`learnability`: rounds that an attack rests after a replay.")
-
-
-class JudgeConfig(Section):
-    """Who labels prompts and answers."""
-
-    reward: Literal["embedded-reward"] = Field("embedded-reward", description="Judge of the training games.")
-    gate: Literal["embedded-gate", "string-match"] = Field("embedded-gate", description="Judge of the evaluation.")
 
 
 AdaptiveMethod = Literal["attacker", "best_of_n", "pair", "prefill", "multi_turn"]
