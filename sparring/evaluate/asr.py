@@ -126,4 +126,5 @@ def _prompts(rows: pa.Table) -> Ints:
 
 
 def _codes(values: pa.ChunkedArray) -> Ints:
-    return values.combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
+    codes: Ints = values.combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
+    return codes
