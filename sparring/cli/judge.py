@@ -52,7 +52,7 @@ def calibrate(
 
         found, opened = _line(config, store, line)
         chosen = labelling.last_queue(opened, queue) if not files else None
-        asked = labelling.open_judge(judge or found.judge.gate)
+        asked = labelling.open_judge(found.judge, judge)
         made = (
             labelling.calibrate_labels(asked, opened, chosen)
             if chosen
@@ -87,7 +87,7 @@ def show(
         from sparring.steps.labelling import open_judge
 
         found, opened = _line(config, store, line)
-        asked = open_judge(judge or found.judge.gate)
+        asked = open_judge(found.judge, judge)
         known = latest(opened, asked.id)
         if known is None:
             raise UsageError(f"no calibration of {asked.id} in line {found.line!r}", hint="`sparring judge calibrate`")

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sparring.config.run import JudgeConfig
 from sparring.errors import UsageError
 from sparring.evaluate.calibrate import Compared, Labelled, compare, measure
 from sparring.evaluate.labelled import read_labelled, without_repeats
@@ -34,9 +35,15 @@ from sparring.store.base import Store
 from sparring.store.canonical import sha256_file
 
 
-def open_judge(name: str) -> Judge:
-    """The judge of that name: the one place in which calibration makes judges."""
-    return load_judge(name)
+def open_judge(config: JudgeConfig, name: str | None = None) -> Judge:
+    """The judge of that name, else the gate's: the one place in which calibration makes judges.
+
+    Raises ConfigError for an unknown name and UsageError where the gate has several and none is named.
+    """
+    wanted: str | list[str] = name or config.gate
+    if not isinstance(wanted, str):
+        raise UsageError(f"the gate has {len(wanted)} judges", hint=f"name one with --judge: {', '.join(wanted)}")
+    return load_judge(wanted)
 
 
 def calibrate_files(judge: Judge, paths: Sequence[Path], model: str | None = None) -> Calibration:

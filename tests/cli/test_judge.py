@@ -18,8 +18,9 @@ import pytest
 from typer.testing import Result
 
 from sparring.evaluate.labels import LabelLog
+from sparring.judge import load_judge
 from sparring.judge.calibration import latest
-from sparring.steps.labelling import last_queue, open_judge
+from sparring.steps.labelling import last_queue
 from sparring.store import Store, open_store
 from tests.cli.test_cli import sparring
 from tests.evaluate.labelling_world import MODELS, label_all, plant_answers
@@ -61,7 +62,7 @@ def test_calibrate_from_a_file_then_show(tmp_path: Path) -> None:
     assert shown["models"] == ["gpt9"] and shown["origin"] == "file" and shown["digest"] in done.stdout
     assert shown["stale"] is None  # no round yet: nothing to be stale for
     opened = open_store(str(store)).scope("lines/default")
-    found = latest(opened, open_judge("string-match").id)
+    found = latest(opened, load_judge("string-match").id)
     assert found and found.digest == shown["digest"] and latest(opened, "embedded-gate@0") is None
 
 

@@ -29,7 +29,8 @@ from sparring.evaluate.labels import (
     load_queue,
     queues,
 )
-from sparring.steps.labelling import calibrate_labels, last_queue, open_judge, open_queue
+from sparring.judge import load_judge
+from sparring.steps.labelling import calibrate_labels, last_queue, open_queue
 from sparring.store import Store, open_store
 from tests.evaluate.labelling_world import MODELS, label_all, plant_answers, truth
 
@@ -172,7 +173,7 @@ def test_an_edited_label_is_named(store: Store, queue: Queue) -> None:
 def test_calibration_waits_for_every_stratum(store: Store, queue: Queue) -> None:
     label_all(store, queue, limit=3)
     with pytest.raises(UsageError, match="have no label yet, 3 of 100 items have"):
-        calibrate_labels(open_judge("string-match"), store, queue)
+        calibrate_labels(load_judge("string-match"), store, queue)
 
 
 def test_skipped_strata_are_left_out_and_said(store: Store, queue: Queue) -> None:
@@ -180,7 +181,7 @@ def test_skipped_strata_are_left_out_and_said(store: Store, queue: Queue) -> Non
     log = LabelLog(store, queue, "ann")
     for item in log.pending():
         log.add(item.id, "skip" if item.stratum == rare else truth(item), None)
-    made = calibrate_labels(open_judge("string-match"), store, queue)
+    made = calibrate_labels(load_judge("string-match"), store, queue)
     assert [part.name for part in made.strata if not part.labelled] == [rare]
 
 
@@ -214,7 +215,7 @@ def test_agreement_by_hand(store: Store, queue: Queue) -> None:
 
 def test_labels_calibrate_another_judge_too(store: Store, queue: Queue) -> None:
     label_all(store, queue)
-    own = calibrate_labels(open_judge("string-match"), store, queue)
+    own = calibrate_labels(load_judge("string-match"), store, queue)
     assert own.judge == queue.judge and own.round == queue.round and own.origin == "labelling"
     assert own.files == {queue.id: queue.digest} and own.labellers == ["ann"]
     pooled = own.cell("refused", None, None)
