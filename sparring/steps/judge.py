@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sparring.config.run import JudgeConfig
+from sparring.config.judges import JudgeConfig
 from sparring.evaluate.tables import write_verdicts
 from sparring.evaluate.verdicts import SCHEMA
-from sparring.judge import load_judge
+from sparring.judge import load_gate_judge
+from sparring.judge.panel import FEW, Panel
 from sparring.judge.protocol import Judge, JudgeCase, Verdict
+from sparring.judge.usage import Usage
 from sparring.progress import Progress
 from sparring.steps.results import AnswerResult, JudgeResult, Role
 from sparring.store.base import Store
 
 _BATCH = 128
+_LOW_KAPPA = 0.4
+"""Under it agreement is no more than fair (Landis and Koch, Biometrics 33, 1977)."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +34,11 @@ class JudgeInputs:
 
 
 def run(config: JudgeConfig, store: Store, inputs: JudgeInputs, progress: Progress) -> JudgeResult:
-    """Judges every model's answers with the gate's judge. An answer it cannot judge is void, never safe."""
-    judge, answered = load_judge(config.gate), inputs.answers
+    """Judges every model's answers with the gate's judges. An answer they cannot judge is void, never safe.
+
+    Killed and run again it asks an endpoint only for what it had not judged. Raises ConfigError, StoreError.
+    """
+    judge, answered = load_gate_judge(config, store), inputs.answers
     keys: dict[Role, str] = {}
     void = rows = 0
     for role, key in answered.answers.items():
@@ -48,7 +56,48 @@ def run(config: JudgeConfig, store: Store, inputs: JudgeInputs, progress: Progre
         judge=judge.id,
         rows=rows,
         void=void,
+        judges={name: member.id for name, member in _members(config, judge).items()},
+        families={name: config.family(name) for name in (config.reward, *config.gate_names)},
+        agreement=judge.agreement() if isinstance(judge, Panel) else {},
+        usage=_usage(config, judge),
+        warnings=(*_family_warnings(config), *_agreement_warnings(judge)),
     )
+
+
+def _members(config: JudgeConfig, judge: Judge) -> Mapping[str, Judge]:
+    return judge.judges if isinstance(judge, Panel) else {config.gate_names[0]: judge}
+
+
+def _usage(config: JudgeConfig, judge: Judge) -> dict[str, float]:
+    """What the endpoints among the judges cost, by `name what`."""
+    known = {name: getattr(member, "usage", None) for name, member in _members(config, judge).items()}
+    return {
+        f"{name} {what}": value
+        for name, usage in known.items()
+        if isinstance(usage, Usage)
+        for what, value in usage.metrics().items()
+    }
+
+
+def _family_warnings(config: JudgeConfig) -> list[str]:
+    """Gate judges that are likely to share the reward judge's blind spots."""
+    return [
+        f"reward judge {config.reward} and gate judge {name} are of one family ({config.family(name)}):"
+        " what training learns to hide from one the other may not see either"
+        for name in config.gate_names
+        if config.family(name) == config.family(config.reward)
+    ]
+
+
+def _agreement_warnings(judge: Judge) -> list[str]:
+    if not isinstance(judge, Panel) or judge.rated < FEW:
+        return []
+    found = judge.agreement()
+    return [
+        f"the gate's judges agree little on `{label}`: kappa {found[key]:.2f} (under {_LOW_KAPPA})"
+        for label in ("refused", "harmful")
+        if (key := f"{label} fleiss") in found and found[key] < _LOW_KAPPA
+    ]
 
 
 def verdict_table(judge: Judge, answers: pa.Table, on_progress: Any) -> pa.Table:
@@ -56,8 +105,9 @@ def verdict_table(judge: Judge, answers: pa.Table, on_progress: Any) -> pa.Table
     rows, done = answers.to_pylist(), 0
     judged = [i for i, row in enumerate(rows) if row["kind"] != "capability"]
     verdicts: dict[int, Verdict] = {}
-    for start in range(0, len(judged), _BATCH):
-        part = judged[start : start + _BATCH]
+    size = getattr(judge, "batch", _BATCH)
+    for start in range(0, len(judged), size):
+        part = judged[start : start + size]
         cases = [JudgeCase(rows[i]["prompt"], rows[i]["answer"], rows[i]["label"]) for i in part]
         verdicts.update(zip(part, judge.judge(cases), strict=True))
         done += len(part)

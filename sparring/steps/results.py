@@ -83,7 +83,14 @@ class AnswerResult(Result):
 
 
 class JudgeResult(Result):
-    """Verdict tables by role. `void` counts rows without a usable judgement."""
+    """Verdict tables by role. `void` counts rows without a usable judgement.
+
+    - `judges`: the gate's judges, name to id; `judge` is the one they make together.
+    - `families`: base model that each judge descends from, the reward's under its own name as well.
+    - `agreement`: kappas of a panel, as `refused fleiss` and `harmful a~b`.
+    - `usage`: what endpoints cost, as `name requests`, `name tokens_in`, `name cost`, `name p95_s`, `name failed: why`.
+    - `warnings`: what a reader of the decision should know about the judges.
+    """
 
     models: dict[Role, str]
     verdicts: dict[Role, str]
@@ -92,6 +99,11 @@ class JudgeResult(Result):
     judge: str
     rows: int
     void: int
+    judges: dict[str, str] = {}
+    families: dict[str, str] = {}
+    agreement: dict[str, float] = {}
+    usage: dict[str, float] = {}
+    warnings: tuple[str, ...] = ()
 
 
 class GateResult(Result):

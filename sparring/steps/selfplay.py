@@ -167,7 +167,7 @@ def _warm(
     policy = load_policy(start)
     seeds, rng = _seeds(store, inputs.prepared), random.Random(inputs.round_seed)
     progress.update("own answers", 0, 1)
-    lessons = _lessons(config, inputs, policy, seeds, rng)
+    lessons = _lessons(config, store, inputs, policy, seeds, rng)
     progress.update("own answers", 1, 1, f"{len(lessons.helpful)} helpful")
 
     def on_step(step: int, logs: dict[str, float]) -> None:
@@ -194,13 +194,18 @@ def _warm(
 
 
 def _lessons(
-    config: SelfplayStepConfig, inputs: SelfplayInputs, policy: Any, seeds: Sequence[Seed], rng: random.Random
+    config: SelfplayStepConfig,
+    store: Store,
+    inputs: SelfplayInputs,
+    policy: Any,
+    seeds: Sequence[Seed],
+    rng: random.Random,
 ) -> Any:
-    from sparring.judge import load_judge
+    from sparring.judge import load_reward_judge
     from sparring.train.supervised import Lessons, attack_examples, distil, refusal_examples
 
     harmful, benign = taught_seeds(seeds, config.warm_start, inputs.round_seed)
-    judge = load_judge(config.judge.reward)
+    judge = load_reward_judge(config.judge, store)
     known = inputs.prepared.known_demonstrations
     demonstrations = [d for d in starter.demonstrations() if d.id not in known]
     return Lessons(
@@ -237,7 +242,7 @@ def _play(
     progress: Progress,
 ) -> str:
     from sparring.embedding import default_embedder
-    from sparring.judge import load_judge
+    from sparring.judge import load_reward_judge
     from sparring.policy.load import load_policy, save_policy, set_threads, trains_in_bf16
     from sparring.train.rollout import GamePlayer
     from sparring.train.session import Session, train
@@ -247,7 +252,7 @@ def _play(
     policy, seeds = load_policy(start), _seeds(store, inputs.prepared)
     replays = _replays(store, inputs.prepared)
     plan = composition(config.game, config.selfplay, config.replay, len(replays))
-    judge, rng = load_judge(config.judge.reward), random.Random(inputs.round_seed)
+    judge, rng = load_reward_judge(config.judge, store), random.Random(inputs.round_seed)
     benign = _sample([s for s in seeds if s.label == "benign"], config.selfplay.sft_examples, rng)
     lessons = []
     if config.selfplay.sft_coef > 0:
