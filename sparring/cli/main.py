@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sparring import __version__
-from sparring.cli import acts, config, gate, inspect, judge, models, pool
+from sparring.cli import acts, config, gate, inspect, judge, models, pool, verdicts
 from sparring.cli.common import new_app
 
 app = new_app("Recurring safety training of language models by self-play, gated before every promotion.")
@@ -16,6 +16,7 @@ app.add_typer(config.app, name="config")
 app.add_typer(gate.app, name="gate")
 app.add_typer(pool.app, name="pool")
 app.add_typer(judge.app, name="judge")
+app.add_typer(verdicts.app, name="verdicts")
 inspect.register(app)
 acts.register(app)
 models.register(app)
