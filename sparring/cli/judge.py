@@ -52,7 +52,7 @@ def calibrate(
 
         found, opened = _line(config, store, line)
         chosen = labelling.last_queue(opened, queue) if not files else None
-        asked = labelling.open_judge(found.judge, judge)
+        asked = labelling.open_judge(found.judge, judge, None if dry_run else opened)
         made = (
             labelling.calibrate_labels(asked, opened, chosen)
             if chosen

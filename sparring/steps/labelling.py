@@ -26,7 +26,7 @@ from sparring.evaluate.labels import (
     save_queue,
 )
 from sparring.evaluate.tables import KEY, read_verdicts
-from sparring.judge import load_judge
+from sparring.judge import load_gate_judge, load_judge
 from sparring.judge.calibration import Calibration
 from sparring.judge.protocol import Judge
 from sparring.registry import rounds
@@ -35,15 +35,12 @@ from sparring.store.base import Store
 from sparring.store.canonical import sha256_file
 
 
-def open_judge(config: JudgeConfig, name: str | None = None) -> Judge:
-    """The judge of that name, else the gate's: the one place in which calibration makes judges.
+def open_judge(config: JudgeConfig, name: str | None = None, store: Store | None = None) -> Judge:
+    """The judge of that name, else the gate's (a panel where it has several): the one place that makes judges here.
 
-    Raises ConfigError for an unknown name and UsageError where the gate has several and none is named.
+    `store` keeps an endpoint's verdicts. Raises ConfigError.
     """
-    wanted: str | list[str] = name or config.gate
-    if not isinstance(wanted, str):
-        raise UsageError(f"the gate has {len(wanted)} judges", hint=f"name one with --judge: {', '.join(wanted)}")
-    return load_judge(wanted)
+    return load_judge(name, config, store) if name else load_gate_judge(config, store)
 
 
 def calibrate_files(judge: Judge, paths: Sequence[Path], model: str | None = None) -> Calibration:
