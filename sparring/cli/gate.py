@@ -7,8 +7,9 @@ taken as a file.
 from __future__ import annotations
 
 import os
+from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -16,21 +17,22 @@ from typer.core import TyperGroup
 from sparring.cli.common import JsonOption, finish, new_app, print_json
 
 if TYPE_CHECKING:
-    import click
-
     from sparring.gate.standalone import DecisionFile
 
 _EXIT = {"PROMOTE": 0, "REJECT": 10, "INCONCLUSIVE": 11, "INVALID": 12}
 
 
 class _FilesFirst(TyperGroup):
-    """A group whose default command takes the arguments when the first is not the name of a command."""
+    """A group whose default command takes the arguments when the first is not the name of a command.
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    `ctx` is a click context, typer's own copy of click or the real one, by typer's release.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Puts `decide` in front of anything but a command or a call for help."""
         if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
             args = ["decide", *args]
-        return super().parse_args(ctx, args)
+        return list(super().parse_args(ctx, args))
 
 
 app = new_app(
@@ -158,8 +160,9 @@ def _list_policies() -> None:
     names = shipped_policies()
     width = max(map(len, names))
     for name in names:
-        first = policy_text(name).splitlines()[0].removeprefix("#").strip().removeprefix(f"{name}:").strip()
-        print(f"{name:<{width}}  {first}")
+        comment = takewhile(lambda line: line.startswith("#"), policy_text(name).splitlines())
+        words = " ".join(line.lstrip("# ") for line in comment).removeprefix(f"{name}: ")
+        print(f"{name:<{width}}  {words.partition('. ')[0].partition(' (')[0]}")
 
 
 def _say(record: DecisionFile, ledger: str | None) -> None:

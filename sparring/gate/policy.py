@@ -244,6 +244,6 @@ def _section(path: tuple[str | int, ...]) -> type[BaseModel]:
     model: type[BaseModel] = Policy
     for name in (part for part in path if isinstance(part, str)):
         annotation = model.model_fields[name].annotation
-        found = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
-        model = next(kind for kind in found if issubclass(kind, BaseModel))
+        inner = (kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type))
+        model = next(kind for kind in inner if issubclass(kind, BaseModel))
     return model

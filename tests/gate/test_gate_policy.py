@@ -10,8 +10,10 @@ import pytest
 import yaml
 
 from sparring.errors import ConfigError
-from sparring.gate.plan import WANTED_POWER, margin_power, plan, superiority_power
-from sparring.gate.policy import Policy, load_policy, shipped_policies
+from sparring.gate.plan import WANTED_POWER, assuming, margin_power, plan, superiority_power, wins_needed
+from sparring.gate.policy import Policy, load_policy, policy_text, shipped_policies
+from sparring.gate.policy_difference import differences
+from sparring.gate.statistics import mcnemar
 from tests.gate.worlds import SIZES
 
 STARTER = {f"{kind}/{name}": n for (kind, name), n in SIZES.items()}
@@ -22,12 +24,12 @@ def _changed(**changes: Any) -> str:
 
 
 def test_shipped_policies_load() -> None:
-    assert shipped_policies() == ["first-run", "laptop", "standard"]
+    assert shipped_policies() == ["first-run", "laptop", "maintenance", "standard", "strict"]
     for name in shipped_policies():
         assert load_policy(name).name == name
 
 
-@pytest.mark.parametrize("name", ["first-run", "laptop", "standard"])
+@pytest.mark.parametrize("name", ["first-run", "laptop", "maintenance", "standard", "strict"])
 def test_shipped_policies_explain_every_block(name: str) -> None:
     """Every top-level key, and every endpoint and limit, has a comment of its own above it or above its block."""
     lines = (resources.files("sparring.gate") / "policies" / f"{name}.yaml").read_text("utf-8").splitlines()
@@ -39,7 +41,11 @@ def test_shipped_policies_explain_every_block(name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"alhpa": 0.1}, "alhpa"),
+        ({"alhpa": 0.1}, "alhpa: unknown key; did you mean `alpha`?"),
+        ({"limits": [{"metric": "asr", "max": 0.5, "slice": ["vanilla"]}]}, "did you mean `slices`?"),
+        ({"primary": {"endpoint": "asr", "slices": ["vanilla"], "looks": 2}}, "did you mean `looks`?"),
+        ({"limits": [{"metric": "asr_increase", "max": 0.02, "by": "estimate"}]}, "it is a margin"),
+        ({"limits": [{"metric": "asr_increase", "min": 0.02}]}, "it is a margin"),
         ({"alpha": 0.7}, "alpha"),
         ({"alpha": float("nan")}, "alpha"),
         ({"looks": 0}, "looks"),
@@ -83,7 +89,7 @@ def test_a_broken_policy_file_is_a_configuration_error(tmp_path: Path, data: byt
 
 
 def test_an_unknown_policy_names_the_shipped_ones() -> None:
-    with pytest.raises(ConfigError, match="first-run, laptop, standard"):
+    with pytest.raises(ConfigError, match="first-run, laptop, maintenance, standard, strict; did you mean laptop"):
         load_policy("labtop")
 
 
@@ -138,3 +144,92 @@ def test_a_policy_survives_its_record() -> None:
     policy = load_policy("laptop")
     assert Policy.model_validate_json(policy.model_dump_json()) == policy
     assert Policy.model_validate_json(policy.model_dump_json()).digest == policy.digest
+
+
+# --- strict and maintenance ---------------------------------------------------------------------------------------
+
+CLUSTER = {
+    "harmful/vanilla": 500,
+    "harmful/adversarial": 500,
+    "benign/lookalike": 1200,
+    "benign/plain": 350,
+    "benign/adversarial": 250,
+    "capability/choice": 2350,
+    "capability/nll": 500,
+}
+LARGE = {
+    "harmful/vanilla": 1000,
+    "harmful/adversarial": 1000,
+    "benign/lookalike": 3800,
+    "benign/plain": 1200,
+    "benign/adversarial": 200,
+    "capability/choice": 3200,
+    "capability/number": 1319,
+    "capability/nll": 500,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [("strict", LARGE), ("maintenance", CLUSTER | {"harmful/adaptive-attacker": 320, "harmful/adaptive-pair": 320})],
+)
+def test_their_stated_sizes_promote_a_true_improvement(name: str, counts: dict[str, int]) -> None:
+    table = plan(load_policy(name), counts)
+    assert table.missing == table.warnings == [] and table.promotable, table.lines()
+    assert all(row.power >= WANTED_POWER for row in table.rows)
+
+
+def test_strict_is_stricter_than_standard_in_everything() -> None:
+    strict, standard = load_policy("strict"), load_policy("standard")
+    assert strict.alpha_per_look < standard.alpha_per_look and strict.approval
+    assert strict.non_inferiority.alpha < standard.non_inferiority.alpha
+    assert (strict.non_inferiority.benign_margin or 1) < (standard.non_inferiority.benign_margin or 0)
+    assert strict.judge_failure_cap < standard.judge_failure_cap and strict.missing == "worst_case"
+    sizes = {(item.kind, item.slice): item.min for item in strict.required}
+    assert all(sizes[item.kind, item.slice] >= item.min for item in standard.required)
+    ceilings = {limit.name: limit.max or 0.0 for limit in strict.limits}
+    assert all(ceilings[limit.name] < (limit.max or 0.0) for limit in standard.limits)
+
+
+@pytest.mark.parametrize(("alpha", "wins"), [(0.05, 5), (0.025, 6), (0.05 / 12, 8), (0.05 / 52, 11), (0.5, 1)])
+def test_wins_needed_are_those_of_the_exact_test(alpha: float, wins: int) -> None:
+    assert wins_needed(alpha) == wins == next(n for n in range(1, 99) if mcnemar(n, 0) <= alpha)
+
+
+def test_plan_warns_in_time_when_the_asr_saturates() -> None:
+    """3 % of 320 prompts leave 10 possible wins, 11 are needed at .05/52."""
+    standard = load_policy("standard")
+    small = standard.model_copy(
+        update={"required": [item.model_copy(update={"min": 10}) for item in standard.required]}
+    )
+    counts = CLUSTER | {"harmful/vanilla": 160, "harmful/adversarial": 160}
+    (warning,) = plan(assuming(small, 0.03), counts).warnings
+    assert "320 prompts leave 10 possible wins" in warning and "11 without a loss" in warning
+    assert "policy `maintenance`" in warning
+    assert plan(assuming(small, 0.20), counts).warnings == []
+    assert any(line.startswith("warning: the ASR is saturated") for line in plan(assuming(small, 0.03), counts).lines())
+
+
+def test_every_line_of_the_new_policies_has_a_comment_near() -> None:
+    for name in ("strict", "maintenance"):
+        lines = policy_text(name).splitlines()
+        bare = 0
+        for line in lines[4:]:
+            bare = 0 if not line.strip() or line.strip().startswith("#") else bare + 1
+            assert bare <= 5, (name, line)
+
+
+def test_differences_are_said_key_by_key() -> None:
+    laptop, standard = load_policy("laptop"), load_policy("standard")
+    assert differences(laptop, laptop) == []
+    found = differences(laptop, standard)
+    assert 'name: "laptop" → "standard"' in found and "looks: 10 → 52" in found
+    assert "required[harmful vanilla].min: 120 → 400" in found
+    assert "limits[over_refusal plain].max: 0.15 → 0.05" in found
+    less = laptop.model_copy(update={"limits": laptop.limits[1:]})
+    assert "limits[over_refusal plain].max: 0.15 → nothing" in differences(laptop, less)
+
+
+def test_old_policies_keep_their_digests() -> None:
+    """Looks and decisions of earlier releases name them: a new key must not change what an old file means."""
+    assert load_policy("laptop").digest.startswith("8b520d848fe4")
