@@ -166,8 +166,9 @@ def test_xstest_as_it_stands_by_string_match() -> None:
     made = calibrate_files(load_judge("string-match"), files())
     assert made.answers == 1800 and made.models == sorted(MODELS) and made.repeated == 0
     assert len(made.files) == 4 and made.judge in MEASURED["checks"]["judges"]
-    for model in MODELS:
-        agrees(made, model, "string-match")
+    for row in MEASURED["rows"]:
+        if row["judge"] == "string-match":
+            agrees(made, row["model"], row)
     pooled, homonyms = made.cell("refused", None, None), made.cell("refused", None, "benign", "homonyms")
     assert pooled and pooled.sensitivity and pooled.sensitivity.n == 220 + 274 + 349 + 240
     assert pooled.sensitivity.clusters <= 450 < pooled.sensitivity.effective * 4  # one prompt, four answers
@@ -177,15 +178,17 @@ def test_xstest_as_it_stands_by_string_match() -> None:
 
 @needs_data
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # 15 seconds on a machine that does nothing else
 @pytest.mark.parametrize("name", ["embedded-gate", "embedded-reward"])
 @pytest.mark.parametrize("model", MODELS)
 def test_xstest_by_the_embedded_judges(name: str, model: str) -> None:
+    """The measured table again; heads for prompts were trained anew since, which changes ids but no refusal."""
     (file,) = (path for path in files() if path.stem.endswith(model))
-    agrees(calibrate_files(load_judge(name), [file]), model, name)
+    measured = next(row for row in MEASURED["rows"] if (row["judge"], row["model"]) == (name, model))
+    agrees(calibrate_files(load_judge(name), [file]), model, measured)
 
 
-def agrees(made: Calibration, model: str, judge: str) -> None:
-    measured = next(row for row in MEASURED["rows"] if (row["judge"], row["model"]) == (judge, model))
+def agrees(made: Calibration, model: str, measured: dict[str, Any]) -> None:
     cell = made.cell("refused", model, None)
     assert cell and cell.sensitivity and cell.specificity
     assert cell.sensitivity.n == measured["refusals"] and cell.void == 0
