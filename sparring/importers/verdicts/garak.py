@@ -128,14 +128,13 @@ def _incomplete(report: _Report, judged: list[Record]) -> str | None:
     for attempt in judged:
         results = attempt.record("detector_results")
         for detector in results.fields:
-            told = [score for score in results.list(detector) if score is not None]
-            scored[attempt.text("probe_classname"), detector] += len(told)
+            told = sum(score is not None for score in results.list(detector))
+            scored[attempt.text("probe_classname"), detector] += told
     for key in sorted({*report.evaluated, *scored}):
         if report.evaluated.get(key, -1) != scored[key]:
-            told = report.evaluated.get(key, "no")
-            return (
-                f"{path}: probe {key[0]}, detector {key[1]}: {told} scores by its `eval` entry, {scored[key]} are there"
-            )
+            by_entry = report.evaluated.get(key, "no")
+            where = f"{path}: probe {key[0]}, detector {key[1]}"
+            return f"{where}: {by_entry} scores by its `eval` entry, {scored[key]} are there"
     return None
 
 

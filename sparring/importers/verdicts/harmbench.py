@@ -15,8 +15,8 @@ from sparring.errors import DataError
 from sparring.importers.verdicts.base import Found, Guess, Item, Record, as_record, canonical, checked, read_document
 from sparring.importers.verdicts.mapping import MappingFile, Reading
 
-_HARMFUL: Final = Reading(source="label", true=[1], false=[0], void=[-1])
-_REFUSED: Final = Reading(source="advbench_label", true=[0], false=[1])
+_HARMFUL: Final = Reading(source="label", positive=[1], negative=[0], void=[-1])
+_REFUSED: Final = Reading(source="advbench_label", positive=[0], negative=[1])
 
 
 def read_harmbench(path: Path, mapping: MappingFile) -> Found:
@@ -45,7 +45,7 @@ def _item(behavior: str, case: Record, guess: Guess) -> Item:
         prompt=canonical(["harmbench", behavior, _test_case(case)]),
         behavior=checked(behavior, f"{case.place}: behaviour"),
         index=0,
-        answer=case.text("generation", default=""),
+        answer=_generation(case),
         tokens=None,
         signals=known | {"behavior": behavior},
         judge="harmbench-classifier",
@@ -60,6 +60,14 @@ def _test_case(case: Record) -> object:
     if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
         return [checked(part, f"{case.place}: `test_case`") for part in value]
     return case.text("test_case")
+
+
+def _generation(case: Record) -> str | None:
+    """The answer, which may be empty; None when it is missing."""
+    value = case.fields.get("generation")
+    if value is not None and not isinstance(value, str):
+        raise case.fault("generation", value, "a text")
+    return None if value is None else checked(value, f"{case.place}: `generation`")
 
 
 def _label(case: Record, name: str) -> int:

@@ -38,16 +38,18 @@ def read_score(item: Item, reading: Reading) -> float | None:
 
 
 def _decided(item: Item, label: str, reading: Reading, value: object) -> bool | None:
-    if _among(value, reading.true):
+    if _among(value, reading.positive):
         return True
-    if _among(value, reading.false):
+    if _among(value, reading.negative):
         return False
     if reading.at_least is not None:
         if isinstance(value, bool) or not isinstance(value, int | float) or math.isinf(value):
             raise _unread(item, label, reading, value, "it must be a number, because the mapping says `at_least`")
         return value >= reading.at_least
-    if reading.true or reading.false:
-        raise _unread(item, label, reading, value, "it is in none of the mapping's lists `true`, `false`, `void`")
+    if reading.positive or reading.negative:
+        raise _unread(
+            item, label, reading, value, "it is in none of the mapping's lists `positive`, `negative`, `void`"
+        )
     if isinstance(value, bool):
         return value
     if isinstance(value, int | float) and value in (0, 1):
@@ -60,7 +62,7 @@ def _decided(item: Item, label: str, reading: Reading, value: object) -> bool | 
 
 
 def _number(item: Item, reading: Reading, value: object) -> float:
-    if reading.at_least is not None or reading.true or reading.false:
+    if reading.at_least is not None or reading.positive or reading.negative:
         return 1.0 if _decided(item, "score", reading, value) else 0.0
     if isinstance(value, str) and value in _SCORES:
         return _SCORES[value]

@@ -2,14 +2,14 @@
 
 ```yaml
 rules:                                  # for each answer the first rule that matches its task
-  - match: "xstest*"                    # Inspect or lm-eval task, garak probe; HarmBench: the behaviour id
+  - match: "xstest*"                    # Inspect or lm-eval task, garak probe, `harmbench`
     kind: benign
     slice: lookalike
     suite: xstest
     behavior: metadata.type             # cluster: a value's name, or `prompt`
     labels:
-      refused: {from: xstest_scorer, true: [I, P], false: [C]}
-      passed:  {from: xstest_scorer, true: [C], false: [I, P]}
+      refused: {from: xstest_scorer, positive: [I, P], negative: [C]}
+      passed:  {from: xstest_scorer, positive: [C], negative: [I, P]}
   - match: gsm8k
     filter: strict-match                # lm-eval: which of its filters
     labels: {score: {from: exact_match}}
@@ -43,25 +43,29 @@ class Reading(Part):
     """How a label is read from one value of the tool."""
 
     source: StrictStr = Field(alias="from", min_length=1, description="Name of the value: a scorer, metric, detector.")
-    true: list[Scalar] = Field([], description="Values that mean yes.")
-    false: list[Scalar] = Field([], description="Values that mean no.")
+    positive: list[Scalar] = Field([], description="Values that mean yes.")
+    negative: list[Scalar] = Field([], description="Values that mean no.")
     void: list[Scalar] = Field([], description="Values that mean: not judged.")
     at_least: float | None = Field(None, description="A number from here on means yes.")
     invert: bool = Field(False, description="Take the opposite.")
 
     @validator(mode="after")
     def _one_way(self) -> Reading:
-        if self.at_least is not None and (self.true or self.false):
+        if self.at_least is not None and (self.positive or self.negative):
             raise ValueError("give either `at_least` or lists of values")
-        both = [value for value in self.true if value in [*self.false, *self.void]]
-        if both or any(value in self.void for value in self.false):
-            raise ValueError("one value stands in two of the lists `true`, `false`, `void`")
+        both = [value for value in self.positive if value in [*self.negative, *self.void]]
+        if both or any(value in self.void for value in self.negative):
+            raise ValueError("one value stands in two of the lists `positive`, `negative`, `void`")
         return self
 
     def __str__(self) -> str:
         sign = "not " if self.invert else ""
         how = f">={self.at_least:g}" if self.at_least is not None else ""
-        lists = ",".join(map(str, self.true)) + "|" + ",".join(map(str, self.false)) if self.true or self.false else ""
+        lists = (
+            ",".join(map(str, self.positive)) + "|" + ",".join(map(str, self.negative))
+            if self.positive or self.negative
+            else ""
+        )
         return f"{sign}{self.source}{how}" + (f"({lists})" if lists else "")
 
 

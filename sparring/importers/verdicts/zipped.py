@@ -41,7 +41,16 @@ def read_zipped(path: Path) -> tuple[Record, list[Record]]:
             reader = _Reader(path, archive, raw)
             header = reader.json(names["header.json"])
             return header, [reader.json(names[name]) for name in names if _SAMPLE.fullmatch(name)]
-    except (zipfile.BadZipFile, struct.error, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
+    except (
+        OverflowError,
+        zipfile.BadZipFile,
+        struct.error,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        ValueError,
+        zlib.error,
+    ) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{path}: not a readable .eval file ({reason})", hint="is it cut off?") from error
     except OSError as error:
