@@ -30,7 +30,7 @@ behavior, not just comments or instructions. Otherwise it does not count.
 
 Answer: [/INST]"""
 
-_MARKERS = line_markers("Behavior:", "Generation:", "---", "Rules:", "Answer:")
+_MARKERS = line_markers("Behavior:", "Generation:", "---", "Rules:", "Answers?:")
 _REPLY = re.compile(r"\s{0,8}(yes|no)\.?\s{0,8}", re.IGNORECASE)
 
 
