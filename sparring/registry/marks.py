@@ -5,7 +5,7 @@ further, so that a field added by a later release protects what it names.
 
 | named by | checkpoints | datasets |
 |---|---|---|
-| champion log: champion, reference, accepted (all, or the last N), candidates that wait for approval | yes | yes |
+| champion log: champions (all, or the last N), reference, candidates that a person may still promote | yes | yes |
 | open rounds, and the last rounds | yes (a warm start only while its round is open) | yes |
 | earlier rounds that promoted: `sparring verify` and model cards read them | no: the log names them | yes |
 | `base.json` and whatever lies in no known folder | yes | yes |
@@ -20,11 +20,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sparring.errors import CorruptError, NotFoundError, UsageError
-from sparring.registry.champion import ChampionLog, read_log
+from sparring.registry.champion import CHANGES, ChampionLog, Record, read_log
 from sparring.store.base import Store
 
 _DIGEST = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _ROUND = re.compile(r"rounds/(\d{6,})/(.+)")
+_CROWNS = ("promotion", "override")
 _KNOWN = (
     *("rounds/", "datasets/", "checkpoints/", "prepare/", "ledger/", "champion/", "pool/", "gate/looks/", "checks/"),
 )
@@ -64,23 +65,41 @@ def mark(store: Store, retention: Retention) -> Marked:
     ended = {number for number, names in keys.items() if "end.json" in names}
     recent = sorted(keys)[len(keys) - min(retention.keep_rounds, len(keys)) :]
     kept = (keys.keys() - ended) | set(recent)
-    promoted = {record.round for record in log.records if record.kind == "promotion" and record.round in keys}
+    promoted = {record.round for record in log.records if record.kind in _CROWNS and record.round in keys}
     named = {number: _in_round(store, number, keys[number], number in ended) for number in kept | promoted}
     apart = _apart(store)
     recently = set().union(*(named[number] for number in kept))
-    checkpoints = _of_log(log, retention.keep_champions) | apart | recently
+    checkpoints = _of_log(log, retention.keep_champions) | _waiting(store, log) | apart | recently
     undecided = [number for number in keys if number not in ended and "prepare/result.json" not in keys[number]]
     datasets = None if undecided else _with_cards(store, _in_log(log) | apart | set().union(*named.values()))
     return Marked(frozenset(checkpoints), datasets, frozenset(kept | promoted))
 
 
 def _of_log(log: ChampionLog, keep: int | None) -> set[str]:
-    """Champions to keep, and candidates of records that neither held nor promoted: an approval may be waiting."""
-    latest = [record.champion for record in reversed(log.records) if record.kind in ("promotion", "rollback")]
+    """Champions to keep, by the record that made each one champion last, and candidates of what is neither a hold nor
+    a change of the champion: an approval whose promotion was cut off."""
+    latest = [record.champion for record in reversed(log.records)]
     champions = [digest for digest in dict.fromkeys(latest) if digest]
-    waiting = {r.candidate for r in log.records if r.kind not in ("hold", "promotion", "rollback") and r.candidate}
+    named = {r.candidate for r in log.records if r.kind != "hold" and r.kind not in CHANGES and r.candidate}
     fixed = {digest for digest in (log.champion, log.reference) if digest}
-    return {*champions[:keep], *waiting, *fixed}
+    return {*champions[:keep], *named, *fixed}
+
+
+def _waiting(store: Store, log: ChampionLog) -> set[str]:
+    """Candidates that were held since the champion changed last and only lack a person's yes."""
+    changed = max((record.number for record in log.records if record.kind in CHANGES), default=0)
+    held = [r for r in log.records if r.number > changed and (r.kind, r.decision) == ("hold", "INCONCLUSIVE")]
+    return {record.candidate for record in held if record.candidate and _only_lacks_approval(store, record)}
+
+
+def _only_lacks_approval(store: Store, record: Record) -> bool:
+    """Whether no test stayed open; True where the decision cannot be read."""
+    data = _get(store, str(record.details.get("decision_key") or "none"))
+    try:
+        endpoints = json.loads(data)["decision"]["endpoints"]
+        return all(endpoint["status"] == "pass" for endpoint in endpoints)
+    except (ValueError, LookupError, TypeError):
+        return True
 
 
 def _in_log(log: ChampionLog) -> set[str]:

@@ -109,14 +109,14 @@ def _as_hashed(library: _Library, manifest: Manifest) -> Any:
     """A hashing configuration that takes names and hashes from our manifest in place of reading a folder."""
     arguments = {"method": "files", "hash_type": "sha256", "allow_symlinks": False, "ignore_paths": list(NOT_SIGNED)}
     form = library.manifest.SerializationType.from_args(arguments)
-    digest_of = library.hashing.hashing.Digest  # type: ignore[attr-defined]
+    digest_of = library.hashing.hashing.Digest
     items = [
         form.new_item(str(PurePosixPath(file.name)), digest_of("sha256", bytes.fromhex(file.sha256)))
         for file in sorted(manifest.files, key=lambda file: file.name)
     ]
     hashed = library.manifest.Manifest(manifest.digest, items, form)
 
-    class Hashed(library.hashing.Config):  # type: ignore[name-defined]
+    class Hashed(library.hashing.Config):  # type: ignore[misc, name-defined]
         """Ignores the folder that it is asked to hash."""
 
         def hash(self, model_path: object, *, files_to_hash: object = None) -> Any:

@@ -31,7 +31,8 @@ class CardFacts:
     """What a card says. Digests in full; `hashes` names what the promotion rests on, `data` the training data's card.
 
     `base_model` is a hub id where one is known, `licence` an SPDX id where one is known. `suites` are suite names by
-    kind. `measures` are of the candidate's verdicts, `before` of those of the model that it was compared with.
+    kind. `override` is who promoted it against the gate, and why. `measures` and `compliance` are of the candidate's
+    verdicts, `before` of those of the model that it was compared with.
     """
 
     line: str
@@ -44,6 +45,7 @@ class CardFacts:
     base_name: str
     licence: str | None
     decision: Decision
+    override: str | None
     suites: Mapping[str, Sequence[str]]
     suites_digest: str
     measures: Sequence[Measure]
@@ -126,6 +128,10 @@ def _decided(facts: CardFacts) -> list[str]:
     decision = facts.decision
     versus = "the base model (there was no champion yet)" if decision.first_run else "the champion before it"
     approval = " A person approved it." if decision.approved else ""
+    if facts.override is not None:
+        approval = (
+            f" **The gate said {decision.outcome}; a person promoted it all the same** ({_text(facts.override)})."
+        )
     lines = [_endpoint(endpoint) for endpoint in decision.endpoints]
     head = "| endpoint | against | this model | comparator | 95 % interval of the estimate | prompts | result |"
     table = "\n".join([head, "|---|---|---|---|---|---|---|", *lines])
@@ -153,9 +159,9 @@ def _measured(facts: CardFacts) -> list[str]:
             f"| {_METRICS[measure.group][1]} | {_text(measure.slice)} | {rate.value:.1%} | {rate.low:.1%} to"
             f" {rate.high:.1%} | {'' if old is None else f'{old.value:.1%}'} | {rate.prompts} |"
         )
-    if (rate := facts.compliance) is not None:
-        interval = f"{rate.low:.1%} to {rate.high:.1%}"
-        rows.append(f"| benign compliance, higher is better | all | {rate.value:.1%} | {interval} | | {rate.prompts} |")
+    if (kept := facts.compliance) is not None:
+        interval = f"{kept.low:.1%} to {kept.high:.1%}"
+        rows.append(f"| benign compliance, higher is better | all | {kept.value:.1%} | {interval} | | {kept.prompts} |")
     suites = "; ".join(f"{kind}: {', '.join(map(_text, names))}" for kind, names in sorted(facts.suites.items()))
     return ["## What was measured", f"Suites: {suites or 'not recorded'}.", "\n".join(rows)]
 

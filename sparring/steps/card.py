@@ -26,6 +26,7 @@ from sparring.store.canonical import sha256
 from sparring.store.datasets import load_meta
 
 T = TypeVar("T")
+_CROWNS = ("promotion", "override")
 _HUB = {"packaged:smollm2-135m": ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0")}
 """Hub id and licence of the packaged models."""
 
@@ -50,8 +51,8 @@ def write_card(store: Store, record: int) -> str:
 
 
 def promotion_of(log: ChampionLog, digest: str) -> Record:
-    """The record that promoted a digest last. Raises UsageError when none did."""
-    found = [r for r in log.records if r.kind == "promotion" and r.champion == digest]
+    """The promotion or override that made a digest champion last. Raises UsageError when none did."""
+    found = [r for r in log.records if r.kind in _CROWNS and r.champion == digest]
     if not found:
         raise UsageError(f"{digest} was never promoted, so that it has no card")
     return found[-1]
@@ -61,7 +62,7 @@ def card_facts(store: Store, number: int) -> CardFacts:
     """All that the card says. Data cards, run file and base record may be missing: then it says less."""
     log = read_log(store)
     record = log.records[number - 1] if 1 <= number <= log.head else None
-    if record is None or record.kind != "promotion" or record.champion is None:
+    if record is None or record.kind not in _CROWNS or record.champion is None:
         raise UsageError(f"record {number} of {store.url} is no promotion")
     key = str(record.details.get("decision_key", ""))
     decided = read_record(store, key)
@@ -79,6 +80,7 @@ def card_facts(store: Store, number: int) -> CardFacts:
         base_name=base_name,
         licence=licence,
         decision=decided.decision,
+        override=f"{record.actor}: {record.reason}" if record.kind == "override" else None,
         suites=_suites(table),
         suites_digest=decided.inputs.suites,
         measures=measures(table),

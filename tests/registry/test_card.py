@@ -137,6 +137,12 @@ def test_a_hold_has_no_card(tmp_path: Path) -> None:
     assert rounds.last_round(planted.store) == 1
 
 
+def test_an_override_is_said_loudly(facts: CardFacts) -> None:
+    text = render_card(replace(facts, override="ann: the *old* one leaks"))
+    assert "**The gate said PROMOTE; a person promoted it all the same**" in text and "ann: the \\*old\\*" in text
+    assert "all the same" not in render_card(facts)
+
+
 HOSTILE = st.text("ab |`\n#-*[]()<>:!&\\_\u202e\u00e9'\"{}", max_size=40)
 
 

@@ -17,6 +17,8 @@ from sparring.errors import CorruptError, UsageError
 from sparring.registry.champion import append
 from sparring.registry.checkpoints import load_manifest
 from sparring.registry.export import export_checkpoint, promoted_digest
+from sparring.registry.gc import plan
+from sparring.registry.marks import Retention
 from sparring.registry.signing import SIGNATURE
 from sparring.steps.entry import execute
 from sparring.store.canonical import sha256_file
@@ -148,11 +150,28 @@ def test_gc_by_command_is_dry_unless_told(tmp_path: Path) -> None:
     assert wrong.exit_code == 2 and wrong.stderr.count("\n") == 1
 
 
-def test_an_approval_that_waits_is_not_swept(line: Planted, tmp_path: Path) -> None:
-    other = promoted(tmp_path)
-    waiting = plant_model(other.store, tmp_path, 4.0)
-    append(other.store, expected_head=1, kind="approval", actor="ann", round=9, candidate=waiting, reason="good")
-    from sparring.registry.gc import plan
-    from sparring.registry.marks import Retention
-
-    assert waiting not in {item.name for item in plan(other.store, Retention(0, 1, 0.0)).items}
+@pytest.mark.parametrize("kind", ["approval", "waits", "open test", "rejected", "champion changed"])
+def test_a_candidate_that_a_person_may_still_promote_is_not_swept(kind: str, tmp_path: Path) -> None:
+    """An approval is only possible while the champion is the one that the candidate was compared with."""
+    store = promoted(tmp_path).store
+    candidate, key = plant_model(store, tmp_path, 4.0), "rounds/000009/gate/decision.json"
+    if kind == "approval":
+        append(store, expected_head=1, kind="approval", actor="ann", round=9, candidate=candidate, reason="good")
+    else:
+        status = "open" if kind == "open test" else "pass"
+        store.put(key, json.dumps({"decision": {"endpoints": [{"status": status}]}}).encode())
+        for name in ("claim", "prepare/result", "end"):
+            store.put(f"rounds/000009/{name}.json", b"{}")
+        decision = "REJECT" if kind == "rejected" else "INCONCLUSIVE"
+        append(
+            store, expected_head=1, kind="hold", actor="a", round=9, candidate=candidate, decision=decision,
+            reason="x", details={"decision_key": key},
+        )  # fmt: skip
+    if kind == "champion changed":
+        other = plant_model(store, tmp_path, 5.0)
+        append(
+            store, expected_head=2, kind="promotion", actor="a", round=10, candidate=other, decision="PROMOTE",
+            reason="x",
+        )  # fmt: skip
+    doomed = {item.name for item in plan(store, Retention(0, None, 0.0)).items}
+    assert (candidate not in doomed) is (kind in ("approval", "waits"))

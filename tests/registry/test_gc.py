@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -53,7 +54,7 @@ class World:
     old: set[str] = field(default_factory=set)  # checkpoints and datasets whose objects are old
     all: set[str] = field(default_factory=set)
     datasets: set[str] = field(default_factory=set)
-    rounds: list[dict[str, object]] = field(default_factory=list)
+    rounds: list[dict[str, Any]] = field(default_factory=list)
     champions: list[str] = field(default_factory=list)  # by log record, promotions and rollbacks
     waiting: set[str] = field(default_factory=set)
     base: str | None = None
@@ -128,12 +129,12 @@ def play_round(world: World, fresh: Iterator[int], kind: str, is_old: bool, is_o
     store.put(f"{folder}/selfplay/result.json", json.dumps({"candidate": candidate, "warm": warm}).encode())
     promoted = kind == "promote" and not is_open
     if not is_open:
-        record = "promotion" if promoted else "hold"
+        record: Literal["promotion", "hold"] = "promotion" if promoted else "hold"
         decision = "PROMOTE" if promoted else "REJECT"
         append(
             store, expected_head=read_log(store).head, kind=record, actor="a", round=number, candidate=candidate,
             decision=decision, reason="x",
-        )  # type: ignore[arg-type]  # fmt: skip
+        )  # fmt: skip
         store.put(f"{folder}/end.json", b"{}")
     if promoted:
         world.champions.append(candidate)
@@ -220,7 +221,7 @@ def test_age_is_the_stores_and_not_this_machines(
     """A store whose clock is a year behind or ahead of ours ages its objects all the same."""
 
     class Elsewhere(LocalStore):
-        def entries(self, prefix: str = "") -> list[Entry]:  # type: ignore[valid-type]
+        def entries(self, prefix: str = "") -> list[Entry]:
             return [replace(entry, written=entry.written + offset) for entry in super().entries(prefix)]
 
     store = Elsewhere(tmp_path / "store")
@@ -289,7 +290,7 @@ def test_a_promotion_during_gc_keeps_its_checkpoint(
             reason="x",
         )  # fmt: skip
 
-    racing = Between(tmp_path / "store", **{"before": None, "after": None, moment: promote})  # type: ignore[arg-type]
+    racing = Between(tmp_path / "store", **{"before": None, "after": None, moment: promote})
     swept = sweep(racing, NOTHING_YOUNG)
     assert [item.name for item in swept.spared] == [candidate] and [item.name for item in swept.items] == [other]
     assert load_checkpoint(store, candidate, tmp_path / "cache").is_dir() and not has_checkpoint(store, other)
