@@ -113,6 +113,14 @@ def test_two_share_the_work_or_label_the_same(store: Store, queue: Queue) -> Non
     assert len(LabelLog(store, queue, "carl").pending()) == 60
 
 
+def test_labels_in_a_folder_and_in_a_bucket(any_store: Store) -> None:
+    queue = open_queue(any_store, plant_answers(any_store, size=12), 80)
+    label_all(any_store, queue, limit=4)
+    assert LabelLog(any_store, queue, "ann").undo()
+    assert len(LabelLog(any_store, queue, "ann").pending()) == len(queue.items) - 3
+    assert load_queue(any_store, queue.id) == queue
+
+
 def test_two_windows_of_one_labeller_never_write_the_same_object(store: Store, queue: Queue) -> None:
     first, second = LabelLog(store, queue, "ann"), LabelLog(store, queue, "ann")
     for item in queue.items[:10]:

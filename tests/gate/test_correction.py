@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparring.gate.correction import Correction, corrections, line, rogan_gladen
@@ -176,6 +176,20 @@ def test_over_refusal_has_the_policys_margin_and_the_reference_a_line_of_its_own
     assert all(one.margin == LAPTOP.non_inferiority.benign_margin for one in said[2:])
     assert all(one.status == "ok" and line(one).endswith("stale: labels of round 1") for one in said)
     assert [Correction.model_validate_json(one.model_dump_json()) for one in said] == said
+
+
+@settings(max_examples=40)
+@given(st.floats(0, 1), st.floats(0, 1), st.integers(10, 5000), st.floats(0, 1), st.floats(0, 1))
+def test_whatever_the_judge_is_the_record_holds_rates(
+    sensitivity: float, specificity: float, n: int, mine: float, theirs: float
+) -> None:
+    world = evidence(replace(BETTER, asr=mine), replace(CHAMPION_WORLD, asr=theirs))
+    found = asr(world, calibration(cell(sensitivity, specificity, n=n)))
+    assert found.status == ("ok" if sensitivity + specificity > 1.0 else "undefined") and line(found)
+    if found.status == "ok":
+        assert found.candidate and found.low is not None and found.estimate is not None and found.high is not None
+        assert 0.0 <= found.candidate.low <= found.candidate.corrected <= found.candidate.high <= 1.0
+        assert -1.0 <= found.low <= found.estimate <= found.high <= 1.0
 
 
 def test_the_same_input_gives_the_same_numbers() -> None:
