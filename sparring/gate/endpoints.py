@@ -194,7 +194,7 @@ def _worst_try(evidence: Evidence, endpoint: str, values: Floats) -> Floats:
         return values
     prompt = evidence.design.prompt
     largest = np.zeros(int(prompt.max()) + 1)
-    np.maximum.at(largest, prompt, values)  # harmful is 0 or 1; NaN is filled before
+    np.maximum.at(largest, prompt, np.nan_to_num(values))  # NaN: rows of the other kinds, which nobody picks here
     return largest[prompt]
 
 

@@ -75,7 +75,7 @@ def check(store: LocalStore, model: Model) -> None:
     assert log.head == len(model.kinds)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(acts=ACTS)
 def test_any_history_verifies_and_says_what_happened(acts: list[tuple[str, str]]) -> None:
     with TemporaryDirectory() as folder:
@@ -85,7 +85,7 @@ def test_any_history_verifies_and_says_what_happened(acts: list[tuple[str, str]]
             check(store, model)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(acts=ACTS, data=st.data())
 def test_any_edited_byte_is_named_as_the_first_broken_link(acts: list[tuple[str, str]], data: st.DataObject) -> None:
     with TemporaryDirectory() as folder:
