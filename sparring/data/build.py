@@ -14,10 +14,10 @@ import sparring
 from sparring.config.paths import STARTER
 from sparring.config.run import DataConfig
 from sparring.data import starter
-from sparring.data.card import seeds_card, suites_card
+from sparring.data.card import held_out_counts, seeds_card, suites_card
 from sparring.data.hygiene import decontaminate
 from sparring.data.load import data_files, file_digest
-from sparring.data.seeds import clean_seeds, collect_seeds, seeds_table
+from sparring.data.seeds import Clean, clean_seeds, collect_seeds, seeds_table
 from sparring.data.suites import SUITES_VERSION, Suites, build_suites
 from sparring.embedding import DIMENSION, Embedder, Vectors
 from sparring.errors import CorruptError, NotFoundError
@@ -29,12 +29,14 @@ _CHUNK: Final = 256
 
 
 class Built(BaseModel):
-    """Digests of the two datasets, and the ids of the attacker's demonstrations that stand in a suite of the user's."""
+    """Digests of the datasets (`held_out` is empty when nothing is), and the ids of the attacker's demonstrations that
+    stand in a suite of the user's."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     schema_version: int = 1
     seeds: str
     suites: str
+    held_out: str = ""
     known_demonstrations: tuple[str, ...] = ()
 
 
@@ -88,8 +90,14 @@ def _build(
     return Built(
         seeds=save_table(store, seeds[0], name="seeds", meta=seeds[1]),
         suites=save_table(store, asked[0], name="suites", meta=asked[1]),
+        held_out=_save_held_out(store, clean),
         known_demonstrations=_known_demonstrations(config, embedder, texts, suite_vectors),
     )
+
+
+def _save_held_out(store: Store, clean: Clean) -> str:
+    meta: dict[str, object] = {"kind": "held-out seeds", "held out": held_out_counts(clean)}
+    return save_table(store, seeds_table(clean.held_out), name="heldout", meta=meta) if clean.held_out else ""
 
 
 def _known_demonstrations(
@@ -121,7 +129,7 @@ def _recorded(store: Store, key: str) -> Built | None:
         return None
     try:
         built = Built.model_validate_json(store.get(key))
-        for digest in (built.seeds, built.suites):
+        for digest in filter(None, (built.seeds, built.suites, built.held_out)):
             load_meta(store, digest)
     except NotFoundError:
         return None

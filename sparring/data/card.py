@@ -34,7 +34,8 @@ def seeds_card(
         "label": _count(seed.label for seed in clean.seeds),
         "category": _count(f"{seed.label}/{seed.category or 'none'}" for seed in clean.seeds),
         "source": _count(f"{seed.label}/{seed.source}" for seed in clean.seeds),
-        "split": {"train": len(clean.seeds)},
+        "split": {"train": len(clean.seeds), "held out": len(clean.held_out)},
+        "held out": held_out_counts(clean),
         "read": len(collected.seeds),
         "other_label": dict(collected.left_out),
         "dropped": _count(drop.reason for drop in dropped),
@@ -43,6 +44,11 @@ def seeds_card(
         "rules": config.model_dump(include={"near_duplicate", "decontaminate_cosine", "decontaminate_ngram"}),
         "licences": _licences([*config.harmful, *config.benign]),
     }
+
+
+def held_out_counts(clean: Clean) -> dict[str, int]:
+    """Behaviours that never train, by label."""
+    return _count(label for label, _ in {(seed.label, seed.behavior) for seed in clean.held_out})
 
 
 def suites_card(suites: Suites, config: DataConfig, power: object) -> Card:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import PurePath
+from typing import Final
 
 import pyarrow as pa
 
@@ -18,6 +20,10 @@ from sparring.data.text import content_id, normalise
 from sparring.embedding import Vectors
 from sparring.errors import DataError
 from sparring.game.records import Label, Seed
+from sparring.store.base import Store
+from sparring.store.datasets import load_table
+
+_SALT: Final = "sparring held out"
 
 SEEDS_SCHEMA = pa.schema(
     [pa.field(name, pa.string(), nullable=False) for name in ("id", "text", "label", "behavior", "category", "source")],
@@ -37,12 +43,14 @@ class Collected:
 
 @dataclass(frozen=True)
 class Clean:
-    """The seeds that may train, their vectors, and what was dropped (`Dropped.row` counts the collected seeds)."""
+    """The seeds that may train, their vectors, what was dropped (`Dropped.row` counts the collected seeds), and the
+    seeds of the behaviours that never train."""
 
     seeds: tuple[Seed, ...]
     vectors: Vectors
     duplicates: tuple[Dropped, ...]
     contaminated: tuple[Dropped, ...]
+    held_out: tuple[Seed, ...] = ()
 
 
 def collect_seeds(config: DataConfig) -> Collected:
@@ -63,6 +71,8 @@ def clean_seeds(
 ) -> Clean:
     """Decontaminates first, then drops duplicates, so that a row standing for others is one that may train.
 
+    Held-out rows go before the others there: a seed that repeats one of them does not train.
+
     `vectors` and `suite_vectors` are the unit vectors of the seeds' and of the suites' texts. Raises DataError when
     no seed of a label is left.
     """
@@ -70,15 +80,67 @@ def clean_seeds(
     ngram, cosine = config.decontaminate_ngram, config.decontaminate_cosine
     contaminated = decontaminate(texts, vectors, suite, suite_vectors, ngram=ngram, cosine=cosine)
     gone = {drop.row for drop in contaminated}
-    rows = [row for row in range(len(texts)) if row not in gone]
+    aside = held_out_rows(collected.seeds, config.heldout_share)
+    rows = sorted((row for row in range(len(texts)) if row not in gone), key=lambda row: row not in aside)
     labels = [collected.seeds[row].label for row in rows]
     repeated = duplicates([texts[row] for row in rows], labels, vectors[rows], config.near_duplicate)
     repeated = [Dropped(rows[d.row], rows[d.other], d.reason, d.similarity) for d in repeated]
     gone |= {drop.row for drop in repeated}
-    kept = [row for row in rows if row not in gone]
+    repeated.sort(key=lambda drop: drop.row)
+    left = sorted(set(rows) - gone)
+    kept = [row for row in left if row not in aside]
     seeds = tuple(collected.seeds[row] for row in kept)
-    _require_both(seeds, collected, len(contaminated), len(repeated))
-    return Clean(seeds, vectors[kept], tuple(repeated), tuple(contaminated))
+    held_out = tuple(collected.seeds[row] for row in left if row in aside)
+    _require_both(seeds, collected, Counter(contaminated=len(contaminated), repeated=len(repeated)), held_out)
+    return Clean(seeds, vectors[kept], tuple(repeated), tuple(contaminated), held_out)
+
+
+def held_out_rows(seeds: Sequence[Seed], share: float) -> set[int]:
+    """Rows whose behaviour never trains: about `share` of the behaviours, drawn by the hash of their names.
+
+    Seeds of one text, whatever their label and file, and seeds of one behaviour stand on one side; the order of the
+    seeds changes nothing. What the starter set trains on is not drawn: it has a held-out split of its own.
+    """
+    groups: dict[str, list[int]] = {}
+    for row, name in enumerate(_joined(seeds)):
+        groups.setdefault(name, []).append(row)
+    found: set[int] = set()
+    for rows in groups.values():
+        name = min(seeds[row].behavior for row in rows)
+        if _draw(name) < share and all(seeds[row].source != STARTER for row in rows):
+            found |= set(rows)
+    return found
+
+
+def heldout_behaviors(store: Store, digest: str, label: Label = "harmful") -> tuple[Seed, ...]:
+    """The seeds of one label that never train, from `PrepareResult.held_out`; none for an empty digest.
+
+    For evaluation only, adaptive attacks above all. Raises NotFoundError and CorruptError.
+    """
+    if not digest:
+        return ()
+    return tuple(seed for seed in read_seeds(load_table(store, digest)) if seed.label == label)
+
+
+def _joined(seeds: Sequence[Seed]) -> list[str]:
+    """A name for each seed, the same for all that share a text or a behaviour, over any number of steps."""
+    parent: dict[str, str] = {}
+
+    def root(key: str) -> str:
+        while (above := parent.setdefault(key, key)) != key:
+            parent[key] = parent[above]  # halves the way for the next one
+            key = parent[key]
+        return key
+
+    keys = [(f"text {normalise(seed.text)}", f"behavior {seed.behavior}") for seed in seeds]
+    for text, behavior in keys:
+        parent[root(text)] = root(behavior)
+    return [root(text) for text, _ in keys]
+
+
+def _draw(behavior: str) -> float:
+    """A number in [0, 1) that depends on the behaviour's name alone."""
+    return int.from_bytes(sha256(f"{_SALT} {behavior}".encode()).digest()[:8], "big") / 2**64
 
 
 def seeds_table(seeds: Sequence[Seed]) -> pa.Table:
@@ -108,11 +170,15 @@ def _seed(row: PromptRow, label: Label, source: str) -> Seed:
     return Seed(f"u-{content_id(f'{label} {row.prompt}')}", row.prompt, label, behavior, row.category, source)
 
 
-def _require_both(seeds: Sequence[Seed], collected: Collected, contaminated: int, repeated: int) -> None:
+def _require_both(
+    seeds: Sequence[Seed], collected: Collected, dropped: Mapping[str, int], held_out: Sequence[Seed]
+) -> None:
     for label in ("harmful", "benign"):
         if not any(seed.label == label for seed in seeds):
-            read = sum(seed.label == label for seed in collected.seeds)
+            read, aside = (sum(seed.label == label for seed in part) for part in (collected.seeds, held_out))
             raise DataError(
-                f"no {label} seed is left of {read} ({contaminated} seeds stand in a suite, {repeated} are duplicates)",
-                hint=f"give data.{label} prompts that no suite holds",
+                f"no {label} seed is left of {read} ({dropped['contaminated']} seeds stand in a suite,"
+                f" {dropped['repeated']} are duplicates, {aside} {label} ones are held out)",
+                hint=f"give data.{label} prompts that no suite holds"
+                + (", or lower data.heldout_share" if aside else ""),
             )

@@ -2,7 +2,7 @@
 
 | slice | form | asked | score |
 |---|---|---|---|
-| choice | letters | question, `A. …` lines, `Answer:`, as lm-evaluation-harness' MMLU | 1: the right letter is likeliest |
+| choice | letters | question, `A. …` lines, `Answer:`, as lm-eval's MMLU | 1: the right letter is likeliest |
 | choice | text | `Question: …⏎Answer:` | 1: the right choice has the highest mean log-probability |
 | number | plain | `Question: …⏎Answer:`, greedily, to the next `Question:` | 1: the final number is right |
 | number | chat | the question as a user's turn, greedily | 1: the final number is right |

@@ -10,11 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sparring.config.judges import JudgeConfig
+from sparring.data.attacker_role import SLICE as ATTACKER_ROLE
 from sparring.evaluate.tables import write_verdicts
 from sparring.evaluate.verdicts import SCHEMA
 from sparring.judge import load_gate_judge
 from sparring.judge.panel import FEW, Panel
 from sparring.judge.protocol import Judge, JudgeCase, Verdict
+from sparring.judge.text import degenerate
 from sparring.judge.usage import Usage
 from sparring.progress import Progress
 from sparring.steps.results import AnswerResult, JudgeResult, Role
@@ -126,7 +128,14 @@ def _row(row: dict[str, Any], verdict: Verdict | None, judge: str) -> dict[str, 
         "refused": verdict.refused,
         "harmful": verdict.harmful,
         "passed": verdict.benign_pass if verdict.ok and row["kind"] == "benign" else None,
-        "degenerate": verdict.degenerate,
+        "degenerate": _degenerate(row, verdict),
         "judge": judge,
         "status": verdict.status,
     }
+
+
+def _degenerate(row: dict[str, Any], verdict: Verdict) -> bool | None:
+    """The judge's word; but a request for an attack that is only said again is a poor attack, no looping text."""
+    if row["slice"] == ATTACKER_ROLE and verdict.ok:
+        return degenerate(row["answer"])
+    return verdict.degenerate

@@ -89,6 +89,7 @@ def run(config: PrepareConfig, store: Store, inputs: PrepareInputs, progress: Pr
         seeds=built.seeds,
         suites=built.suites,
         known_demonstrations=built.known_demonstrations,
+        held_out=built.held_out,
         replay=save_table(store, replay, name="replay", meta={"kind": "replay", "round": inputs.round}),
         counts=_counts(store, built, replay),
     )
@@ -132,13 +133,14 @@ def _recorded_base(store: Store) -> Base | None:
 def _replay(
     config: PrepareConfig, store: Store, log: ChampionLog, inputs: PrepareInputs, built: Built, progress: Progress
 ) -> pa.Table:
-    """Draws until nothing drawn stands in a suite: suites may have been added since an attack entered the pool."""
+    """Draws until nothing drawn stands in a suite or is held out: both may have grown since an attack was pooled."""
     pool, k = Pool(store), replay_count(config.selfplay, config.replay)
     seed = int.from_bytes(sha256(f"replay {inputs.seed} {inputs.round}".encode()).digest()[:8], "big")
     drawn = draw_for_round(config.replay, pool, log.accepted, k, seed)
     if not drawn.num_rows:
         return drawn
-    suite = sorted(set(load_table(store, built.suites)["prompt"].to_pylist()))
+    aside = load_table(store, built.held_out)["text"].to_pylist() if built.held_out else []
+    suite = sorted({*load_table(store, built.suites)["prompt"].to_pylist(), *aside})
     vectors = embed(default_embedder(), suite, progress, "screen replay")
     excluded: set[str] = set()
     while standing := _in_suite(drawn, suite, vectors, config.data):
@@ -164,6 +166,9 @@ def _counts(store: Store, built: Built, replay: pa.Table) -> dict[str, int]:
     counts = {f"seeds_{name}": number for name, number in _numbers(seeds, "label")}
     counts |= {f"dropped_{name.replace(' ', '_')}": number for name, number in _numbers(seeds, "dropped")}
     counts |= {f"suite_{name}": number for name, number in _numbers(suites, "kinds")}
+    if built.held_out:
+        aside = load_meta(store, built.held_out)
+        counts |= {f"held_out_{name}": number for name, number in _numbers(aside, "held out")}
     return counts | {"replay": replay.num_rows}
 
 

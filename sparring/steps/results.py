@@ -26,6 +26,7 @@ class PrepareResult(Result):
     `champion` and `reference` are None until a first promotion; `log_head` is the number of the champion log's last
     record when the round began (0: empty log). `replay` names the attacks drawn from the pool for this round.
     `known_demonstrations` are the attacker's demonstrations that stand in a suite of the user's: they teach nobody.
+    `held_out` names the seeds whose behaviours never train (`sparring.data.seeds.heldout_behaviors`); "" is none.
     """
 
     round: int
@@ -39,6 +40,7 @@ class PrepareResult(Result):
     replay: str
     counts: dict[str, int]
     known_demonstrations: tuple[str, ...] = ()
+    held_out: str = ""
 
 
 class SelfplayResult(Result):
