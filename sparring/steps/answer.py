@@ -66,7 +66,7 @@ def run(config: EvaluateConfig, store: Store, inputs: AnswerInputs, progress: Pr
     """Answers the suites with every model. A killed run keeps the models it had finished, and every adaptive try."""
     folder = f"rounds/{inputs.prepared.round:06d}/answer"
     decoding = _decoding(config, inputs.round_seed)
-    policies = _Policies(store, inputs)
+    policies = _Policies(store, inputs, keep_attacker="pair" in config.adaptive.methods)
     attacks = _adaptive(config, store, inputs, folder, policies) if config.adaptive.methods else None
     work = _Work(config, store, inputs, load_table(store, inputs.prepared.suites), progress, policies, attacks)
     keys: dict[Role, str] = {}
@@ -119,10 +119,11 @@ def _answered(store: Store, key: str, mark: str) -> bool:
 
 @dataclass
 class _Policies:
-    """Models by digest, loaded when first asked for. At most two are kept: the attacker and the one that answers."""
+    """Models by digest, loaded when first asked for. One is kept; beside it the candidate where it refines attacks."""
 
     store: Store
     inputs: AnswerInputs
+    keep_attacker: bool
     _kept: dict[str, Policy] = field(default_factory=dict)
 
     def get(self, digest: str) -> Policy:
@@ -130,7 +131,8 @@ class _Policies:
 
         if digest not in self._kept:
             set_threads(self.inputs.threads)
-            self._kept = {key: kept for key, kept in self._kept.items() if key == self.inputs.trained.candidate}
+            stays = self.inputs.trained.candidate if self.keep_attacker else ""
+            self._kept = {key: kept for key, kept in self._kept.items() if key == stays}
             self._kept[digest] = load_policy(load_checkpoint(self.store, digest, self.inputs.work / "checkpoints"))
         return self._kept[digest]
 
@@ -153,7 +155,7 @@ class _Work:
             return self._suites(role, digest)
         key = f"{self.attacks.folder}/{digest}/suites.parquet"
         if not self.store.exists(key):
-            self.store.put(key, _parquet(self._suites(role, digest)))
+            self.store.put_if_absent(key, _parquet(self._suites(role, digest)))
         attacked = self._attacked(self.attacks, f"{role} attacked", digest)
         return pa.concat_tables([pq.read_table(pa.BufferReader(self.store.get(key))), attacked])
 

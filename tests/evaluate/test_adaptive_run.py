@@ -14,7 +14,7 @@ import torch
 
 from sparring.config.run import DataConfig, EvaluateConfig
 from sparring.data.suites import build_suites
-from sparring.errors import StoreError
+from sparring.errors import CorruptError, StoreError
 from sparring.evaluate.adaptive.attacker import Feedback, refine_prompt
 from sparring.evaluate.adaptive.attacks import Attack, read_attacks
 from sparring.evaluate.adaptive.run import AdaptiveRun, Models, Plan
@@ -134,6 +134,19 @@ def test_what_is_frozen_is_read_back_and_no_model_is_asked_again(bench: Bench, t
     assert not bench.asked
 
 
+def test_a_damaged_object_is_named(bench: Bench, tmp_path: Path) -> None:
+    store = store_at(tmp_path)
+    bench.run(store, methods=["prefill"]).answers(CHAMPION)
+    (pointer,) = (key for key in store.list("rounds/") if key.endswith("attacks.json"))
+    (key, _) = (key for key in store.list("rounds/") if key.endswith(".parquet"))
+    store.put(key, store.get(key)[:-20])
+    with pytest.raises(CorruptError, match=r"prefill-0\.parquet.*is not readable Parquet"):
+        bench.run(store, methods=["prefill"]).answers(CHAMPION)
+    store.put(pointer, b"[]")
+    with pytest.raises(CorruptError, match=r"attacks\.json.*names no dataset"):
+        bench.run(store, methods=["prefill"]).shared()
+
+
 class Failing(LocalStore):
     """A store that refuses the write after the next `left` new ones, once."""
 
@@ -148,7 +161,7 @@ class Failing(LocalStore):
 
 
 def test_stopped_at_every_write_it_goes_on_and_ends_as_if_nothing_had_happened(bench: Bench, tmp_path: Path) -> None:
-    small = {"methods": ["attacker", "pair"], "behaviors": 2}
+    small: dict[str, Any] = {"methods": ["attacker", "pair"], "behaviors": 2}
     twin = bench.run(store_at(tmp_path / "twin"), **small)
     wanted = twin.answers(CHAMPION), twin.attacks([CHAMPION])
     stops, store = 0, Failing(tmp_path / "store")

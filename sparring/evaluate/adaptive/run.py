@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sparring.config.run import AdaptiveMethod, EvaluateConfig
+from sparring.errors import CorruptError
 from sparring.evaluate.adaptive import frames
 from sparring.evaluate.adaptive.attacker import Feedback, feedback, refine_attacks, write_attacks
 from sparring.evaluate.adaptive.attacks import (
@@ -121,7 +122,7 @@ class AdaptiveRun:
                 table = attack_table(list(self._write_shared()))
                 digest = save_table(self.store, table, name="adaptive-shared", meta={"plan": self.plan.name})
                 self.store.put_if_absent(key, json.dumps({"schema_version": 1, "attacks": digest}).encode())
-            self._shared = read_attacks(load_table(self.store, json.loads(self.store.get(key))["attacks"]))
+            self._shared = read_attacks(load_table(self.store, _named(self.store, key)))
         return self._shared
 
     def _write_shared(self) -> Iterator[Attack]:
@@ -212,9 +213,27 @@ def _rows(model: str, table: pa.Table) -> Iterator[dict[str, object]]:
 
 def _parquet(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True, use_compliant_nested_type=False)
     return bytes(sink.getvalue().to_pybytes())
 
 
 def _read(store: Store, key: str) -> pa.Table:
-    return pq.read_table(pa.BufferReader(store.get(key)), page_checksum_verification=True)
+    try:
+        table = pq.read_table(pa.BufferReader(store.get(key)), page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        raise CorruptError(
+            f"{key!r} in {store.url} is not readable Parquet", hint="delete it: this try is answered anew"
+        ) from error
+    if table.schema != _TRY:
+        raise CorruptError(f"{key!r} in {store.url} does not hold attacks and answers of version 1", hint="delete it")
+    return table
+
+
+def _named(store: Store, key: str) -> str:
+    """The dataset that `attacks.json` names."""
+    try:
+        return str(json.loads(store.get(key))["attacks"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptError(
+            f"{key!r} in {store.url} names no dataset", hint="delete it: attacks are made anew"
+        ) from error
