@@ -101,7 +101,7 @@ class DataConfig(Section):
     starter_suites: bool = Field(True, description="Evaluate on the starter set's held-out prompts.")
     starter_attacker: bool = Field(
         True,
-        description="With the starter suites: ask the models, as a user, for attacks (slice `attacker-role`, an alarm).",
+        description="With the starter suites: ask the models, as a user, for attacks (`attacker-role`; alarms only).",
     )
     suites: list[SuiteSource] = Field(default=[], description="Further evaluation suites.")
     heldout_share: float = Field(

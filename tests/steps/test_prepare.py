@@ -83,7 +83,7 @@ def _config(folder: Path) -> PrepareConfig:
     harmful, benign = _prompts(folder / "harmful.jsonl", HARMFUL), _prompts(folder / "benign.jsonl", BENIGN)
     return PrepareConfig(
         model=ModelConfig(source=str(_model(folder / "model"))),
-        data=DataConfig(harmful=[harmful], benign=[benign], starter_suites=False, suites=suites),
+        data=DataConfig(harmful=[harmful], benign=[benign], starter_suites=False, suites=suites, heldout_share=0.0),
         selfplay=SelfplayConfig(steps=2, games=16, group=4),
         replay=ReplayConfig(),
         gate=GateConfig(),
