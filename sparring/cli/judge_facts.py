@@ -69,7 +69,7 @@ def current_staleness(store: Store, calibration: Calibration) -> str | None:
 
 def _row(cell: Cell) -> tuple[str, ...]:
     where = "/".join(part for part in (cell.kind, cell.slice and one_line(cell.slice, 40)) if part) or "all"
-    model = one_line(cell.model, _SHORT + 4) if cell.model else "all"
+    model = "all" if not cell.model else cell.model[:_SHORT] if len(cell.model) == 64 else one_line(cell.model, 24)
     shares = (*_share(cell.sensitivity), *_share(cell.specificity))
     return model, where, *shares, str(cell.void)
 
