@@ -115,7 +115,7 @@ Cell = tuple[str, int, int]
 
 
 def _cells(quick: bool, full_years: int) -> list[Cell]:
-    counts = {"power": 280, **{f"margin {name}": 1000 for name in MARGINS}, "weekly": 1000}
+    counts = {"power": 320, **{f"margin {name}": 1000 for name in MARGINS}, "weekly": 1000}
     counts |= {"creep, champion alone": 200, "creep": 200, "power, benign design effect 1.6": 160}
     counts |= {"weekly, in full": full_years}
     steps = {"weekly": 20, "creep": 10, "creep, champion alone": 40, "weekly, in full": 2}
