@@ -76,4 +76,4 @@ def _record(key: str, verdict: Verdict) -> dict[str, Any]:
 
 def _read(data: bytes) -> dict[str, Verdict]:
     rows: Sequence[Mapping[str, Any]] = [json.loads(line) for line in data.splitlines()]
-    return {row["key"]: Verdict(*(row[label] for label in _LABELS), row["score"], "ok") for row in rows}
+    return {row["key"]: Verdict(**{label: row[label] for label in (*_LABELS, "score")}, status="ok") for row in rows}

@@ -121,20 +121,22 @@ class Client:
         return _read(body, completion=request.prompt is not None, seconds=time.monotonic() - start)
 
     async def _send(self, request: Request) -> bytes:
-        shared: dict[str, Any] = {
+        """The body of the response. Posted as it is: the client's typed methods walk every field, which at a few
+        hundred calls a second costs more than all the rest."""
+        body: dict[str, Any] = {
             "model": self._config.model,
             "temperature": 0.0,
             "max_tokens": self._config.max_tokens or self._format.max_tokens,
-            "extra_body": dict(request.extra) or None,
+            **request.extra,
         }
         if request.prompt is not None:
-            raw = await self._openai.completions.with_raw_response.create(prompt=request.prompt, **shared)
+            path, asked = "/completions", {"prompt": request.prompt}
         else:
-            messages: Any = [dict(message) for message in request.messages]
-            raw = await self._openai.chat.completions.with_raw_response.create(messages=messages, **shared)
-        if "json" not in raw.headers.get("content-type", ""):
+            path, asked = "/chat/completions", {"messages": [dict(message) for message in request.messages]}
+        response = await self._openai.post(path, cast_to=httpx2.Response, body={**body, **asked})
+        if "json" not in response.headers.get("content-type", ""):
             raise CallFailed("not JSON")
-        return raw.content
+        return response.content
 
     async def _before(self, _: httpx2.Request) -> None:
         """Waits for this attempt's turn: attempts leave evenly spaced."""
