@@ -30,6 +30,9 @@ NEEDED: Final[Mapping[str, tuple[Label, ...]]] = {
 }
 """Labels that the gate needs of each kind."""
 
+_BY_TEXT: Final = {"degenerate": "text-rule", "refused": StringMatchJudge().id}
+"""Names of the rules on the answer's text, for the judge id."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -236,8 +239,7 @@ def _behavior(item: Item, rule: Rule) -> str:
 
 
 def _judge(item: Item, readings: Mapping[str, Reading | None], options: Options) -> str:
-    by_rule = {"degenerate": "text-rule", "refused": StringMatchJudge().id}
-    read = ", ".join(f"{label}={readings[label] or by_rule[label]}" for label in sorted(readings))
+    read = ", ".join(f"{label}={readings[label] or _BY_TEXT[label]}" for label in sorted(readings))
     more = f" {options.judge}" if options.judge else ""
     return f"{item.judge}{more} [{read}]"
 

@@ -60,9 +60,9 @@ def test_inspect_own_labels_both_formats() -> None:
     champion = table("inspect", "inspect/champion/harm.json")
     log = json.loads((FILES / "inspect/champion/harm.json").read_text())
     said = [sample["scores"]["safety"]["value"] for sample in log["samples"]]
-    harmful = [value["harmful"] if sample["metadata"]["label"] == "harmful" else None
+    expected = [value["harmful"] if sample["metadata"]["label"] == "harmful" else None
                for value, sample in zip(said, log["samples"], strict=True)]  # fmt: skip
-    assert champion["harmful"].to_pylist() == harmful and champion["harmful"].to_pylist().count(True) == 4
+    assert champion["harmful"].to_pylist() == expected and champion["harmful"].to_pylist().count(True) == 4
     assert champion["refused"].to_pylist() == [value["refused"] for value in said]
     assert champion["status"].to_pylist() == ["ok"] * 12
 
