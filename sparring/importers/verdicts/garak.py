@@ -1,4 +1,4 @@
-"""garak's report: `<prefix>.report.jsonl` (garak 0.9 to 0.17), one line an entry.
+"""garak's report: `<prefix>.report.jsonl` (garak 0.17; older forms of prompts and outputs too), one line an entry.
 
 An attempt stands there twice: generated (`status` 1) and judged (`status` 2); `detector_results` then holds for every
 detector one score an output, and a score of the threshold or more is a hit (`evaluators/base.py`). The probe's primary

@@ -1,4 +1,4 @@
-"""Inspect's `.eval` files: a zip whose entries are stored, deflated or, since 0.3.2xx, Zstandard (method 93).
+"""Inspect's `.eval` files: a zip of stored, deflated or (inspect_ai 0.3.285) Zstandard entries, method 93.
 
 Python reads method 93 only from 3.14 on: such an entry is found by `zipfile` and unpacked by pyarrow's codec. Every
 entry is unpacked in pieces to at most `MAX_ENTRY`, all together to `MAX_TOTAL`, whatever the directory says about
