@@ -130,13 +130,14 @@ class Client:
             **request.extra,
         }
         if request.prompt is not None:
-            path, asked = "/completions", {"prompt": request.prompt}
+            path, body["prompt"] = "/completions", request.prompt
         else:
-            path, asked = "/chat/completions", {"messages": [dict(message) for message in request.messages]}
-        response = await self._openai.post(path, cast_to=httpx2.Response, body={**body, **asked})
+            path, body["messages"] = "/chat/completions", [dict(message) for message in request.messages]
+        response = await self._openai.post(path, cast_to=httpx2.Response, body=body)
         if "json" not in response.headers.get("content-type", ""):
             raise CallFailed("not JSON")
-        return response.content
+        content: bytes = response.content
+        return content
 
     async def _before(self, _: httpx2.Request) -> None:
         """Waits for this attempt's turn: attempts leave evenly spaced."""
