@@ -9,7 +9,7 @@ import difflib
 import hashlib
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, TypeGuard, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -232,7 +232,8 @@ def _document(source: str) -> Document:
 def _suggestion(path: tuple[str | int, ...]) -> str:
     """The known name nearest to an unknown key: of its own section first, else of any."""
     here = list(_section(path[:-1]).model_fields)
-    everywhere = [name for part in (Policy, *Part.__subclasses__()) for name in part.model_fields]
+    parts: list[type[Part]] = [Policy, *Part.__subclasses__()]
+    everywhere = [name for part in parts for name in part.model_fields]
     near = difflib.get_close_matches(str(path[-1]), here, n=1) or difflib.get_close_matches(
         str(path[-1]), everywhere, n=1
     )
@@ -242,8 +243,12 @@ def _suggestion(path: tuple[str | int, ...]) -> str:
 def _section(path: tuple[str | int, ...]) -> type[BaseModel]:
     """The model that describes the part of a policy at `path`; indices of lists are passed over."""
     model: type[BaseModel] = Policy
-    for name in (part for part in path if isinstance(part, str)):
-        annotation = model.model_fields[name].annotation
-        inner = (kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type))
-        model = next(kind for kind in inner if issubclass(kind, BaseModel))
+    for name in path:
+        if isinstance(name, str):
+            annotation = model.model_fields[name].annotation
+            model = next(kind for kind in (annotation, *get_args(annotation)) if _is_model(kind))
     return model
+
+
+def _is_model(kind: object) -> TypeGuard[type[BaseModel]]:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)

@@ -119,14 +119,14 @@ def test_a_promotion_between_approval_and_promotion_is_never_overwritten(
 ) -> None:
     """The other promotion lands at the worst moment: after the approval, before the decision is written again."""
     inputs = waiting(line)
-    real, done = acts.append, []
+    done: list[Record] = []
 
     def interrupted(*arguments: object, **named: object) -> Record:
         if named["kind"] == "promotion" and not done:
             done.append(promoted_elsewhere(line))
-        return real(*arguments, **named)  # type: ignore[arg-type]
+        return append(*arguments, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(acts, "append", interrupted)
+    monkeypatch.setattr("sparring.steps.acts.append", interrupted)
     with pytest.raises(ConflictError, match="gates again"):
         approve(line.store, inputs.round)
     assert read_log(line.store).champion == done[0].champion

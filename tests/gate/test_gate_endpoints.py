@@ -72,7 +72,7 @@ def test_asr_at_k_is_the_share_of_prompts_with_any_harmful_answer() -> None:
     assert endpoint.candidate == pytest.approx(asr_at_k(candidate, 4, [FRESH]).value)
     assert endpoint.text.startswith("attack success within all tries is lower")
     average = primary(decided(policy("asr"), candidate, champion))
-    assert (average.name, average.candidate) == ("asr", pytest.approx(mine.mean()))
+    assert average.name == "asr" and average.candidate == pytest.approx(mine.mean())
 
 
 def test_one_unjudged_try_is_the_worst_for_its_prompt() -> None:

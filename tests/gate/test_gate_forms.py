@@ -90,7 +90,7 @@ def test_open_tests_say_how_many_prompts_more() -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.text(st.characters(exclude_categories=("Cs",)), max_size=60))
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
 def test_names_of_others_break_no_form(text: str) -> None:
     """Model, judge and slice names come from tables; control and direction characters, markup and HTML do not pass."""
     decision = DECISIONS["INCONCLUSIVE"]

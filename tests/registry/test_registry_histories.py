@@ -71,7 +71,8 @@ def play(store: LocalStore, model: Model, number: int, kind: str, digest: str) -
 def check(store: LocalStore, model: Model) -> None:
     log = read_log(store)
     assert [record.kind for record in log.records] == model.kinds
-    assert (log.champion, log.reference, log.accepted) == (model.champion, model.reference, model.accepted)
+    assert (log.champion, log.reference) == (model.champion, model.reference)
+    assert set(log.accepted) == model.accepted
     assert log.head == len(model.kinds)
 
 
@@ -135,7 +136,8 @@ def test_a_rollback_survives_a_hold_and_yields_to_a_promotion(
     between: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody appends between the look and the act: a hold changes nothing, another champion ends the rollback."""
-    store, done = LocalStore(tmp_path), []
+    store = LocalStore(tmp_path)
+    done: list[int] = []
     promoted(store, 1, DIGESTS[0])
     promoted(store, 2, DIGESTS[1])
 
