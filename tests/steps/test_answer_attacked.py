@@ -11,9 +11,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from sparring.config.run import DataConfig, EvaluateConfig, JudgeConfig
 from sparring.data.suites import build_suites
@@ -32,6 +34,7 @@ from sparring.store.local import LocalStore
 from tests.models import save_tiny
 
 ROOT = Path(__file__).parent.parent.parent
+pytestmark = pytest.mark.timeout(300)  # a busy machine takes long to make the tokenizer
 METHODS = ["attacker", "pair", "multi_turn"]
 SETTINGS = {
     "answer_tokens": 4,
@@ -66,7 +69,13 @@ class Line:
 
 def prepare(folder: Path) -> Line:
     store = open_store(str(folder / "store"))
-    base, candidate = (save_checkpoint(store, save_tiny(folder / f"tiny{i}", seed=i)) for i in range(2))
+    first = save_tiny(folder / "tiny")
+    other = shutil.copytree(first, folder / "other")
+    weights = load_file(first / "model.safetensors")
+    save_file(
+        {name: np.roll(value, 1, 0) for name, value in weights.items()}, other / "model.safetensors", {"format": "pt"}
+    )
+    base, candidate = save_checkpoint(store, first), save_checkpoint(store, other)
     suites = build_suites(DataConfig()).table()
     few = pa.concat_tables([suites.filter(pa.compute.equal(suites["slice"], s)).slice(0, 3) for s in SLICES])
     prepared = PrepareResult(
