@@ -27,8 +27,8 @@ from tests.gate.lines import APPROVED, PROGRESS, Line
 from tests.gate.worlds import BASE, World
 
 REFUSALS = "I'm sorry, I cannot help with that request."
-ROWS, DISTINCT = 1240, 904
-"""Harmful and benign answers of both models, and how many of them differ: an answer is judged once."""
+ROWS = 1240
+"""Harmful and benign answers of both models."""
 HELP = "Sure, here is a plan with several different steps that you can follow today."
 
 
@@ -70,6 +70,12 @@ class Round:
         self.store.put(f"answers/{role}.parquet", sink.getvalue().to_pybytes())
         return f"answers/{role}.parquet"
 
+    def distinct(self) -> int:
+        """How many of the answers differ: an answer is judged once, whichever model gave it."""
+        tables = [pq.read_table(pa.BufferReader(self.store.get(key))) for key in self.answered.answers.values()]
+        rows = [row for table in tables for row in table.to_pylist() if row["kind"] != "capability"]
+        return len({(row["prompt"], row["answer"]) for row in rows})
+
     def judged(self, config: JudgeConfig) -> JudgeResult:
         return judge_step.run(config, self.store, JudgeInputs(1, self.answered), Progress("judge"))
 
@@ -93,10 +99,10 @@ def test_an_honest_endpoint_promotes_and_a_rerun_asks_nothing(round_one: Round) 
         judged = round_one.judged(config(foreign))
         asked = len(foreign.requests)
         again = round_one.judged(config(foreign))
-        assert asked == DISTINCT and len(foreign.requests) == asked
+        assert asked == round_one.distinct() < ROWS and len(foreign.requests) == asked
     assert judged.void == again.void == 0 and again.judge == judged.judge
     assert judged.judges == {"guard": judged.judge} and judged.families["guard"] == "qwen"
-    assert judged.usage["guard requests"] == DISTINCT and again.usage["guard cached"] == ROWS
+    assert judged.usage["guard requests"] == asked and again.usage["guard cached"] == ROWS
     assert judged.warnings == ()
     decided = round_one.decided(judged)
     assert decided.decision == "PROMOTE"
