@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 
 from sparring.evaluate.tables import encode_verdicts
@@ -25,8 +24,8 @@ CHAMPION = Run()
 BETTER = replace(CHAMPION, asr=0.1)
 
 
-def table(folder: Path, run: Run, model: str) -> pa.Table:
-    """One model's table of all three tools' files."""
+def parts_of(folder: Path, run: Run, model: str) -> list[pa.Table]:
+    """One model's tables by tool: HarmBench, Inspect, lm-eval."""
     folder.mkdir()
     options = Options(model=model)
     parts = [
@@ -34,7 +33,12 @@ def table(folder: Path, run: Run, model: str) -> pa.Table:
         import_verdicts("inspect", [grown.inspect(folder / "log.json", run, "mockllm/x")], options),
         import_verdicts("lm-eval", [grown.lm_eval(folder / "lm", run)], options),
     ]
-    return join([part.table for part in parts])
+    return [part.table for part in parts]
+
+
+def table(folder: Path, run: Run, model: str) -> pa.Table:
+    """One model's table of all three tools' files."""
+    return join(parts_of(folder, run, model))
 
 
 def decided(tmp_path: Path, candidate: Run, champion: Run = CHAMPION) -> Decision:
@@ -83,8 +87,7 @@ def test_the_command_line_from_files_to_a_decision(tmp_path: Path) -> None:
     (tmp_path / "policy.yaml").write_text(POLICY)
     old, new, part, rest = (tmp_path / f"{name}.parquet" for name in ("old", "new", "part", "rest"))
     old.write_bytes(encode_verdicts(table(tmp_path / "old", CHAMPION, "old")))
-    whole = table(tmp_path / "new", BETTER, "new")
-    rest.write_bytes(encode_verdicts(whole.filter(pc.not_equal(whole["kind"], "harmful"))))
+    rest.write_bytes(encode_verdicts(join(parts_of(tmp_path / "new", BETTER, "new")[1:])))
     source = tmp_path / "new" / "results.json"
     done = sparring("verdicts", "import", "harmbench", source, "-o", part, "--model", "new")
     assert done.returncode == 0, done.stderr
