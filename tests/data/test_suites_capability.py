@@ -96,7 +96,7 @@ def test_errors_name_file_row_column_and_value(tmp_path: Path, part: str, row: d
 def test_settings_that_do_not_fit_the_kind_are_refused() -> None:
     for bad in ({"kind": "capability"}, {"kind": "benign", "form": "chat"}, {"kind": "harmful", "answer": "x"}):
         with pytest.raises(ValidationError):
-            SuiteSource(name="a", path="b", **bad)  # type: ignore[arg-type]
+            SuiteSource(name="a", path="b", **bad)
     with pytest.raises(ValidationError, match="does not fit slice number"):
         SuiteSource(name="a", path="b", kind="capability", slice="number", form="letters")
 
