@@ -10,6 +10,8 @@ import typer
 from sparring.cli.common import ConfigOption, LineOption, StoreOption, finish, open_line
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sparring.registry.champion import Record
 
 RoundOption = Annotated[int, typer.Option("--round", min=1, help="The round whose candidate it is.")]
@@ -36,7 +38,9 @@ def approve(
     def action() -> None:
         from sparring.steps.acts import approve as say_yes
 
-        _print(say_yes(open_line(config, store, line)[1], number, actor=_actor(actor), reason=reason))
+        found, opened = open_line(config, store, line)
+        key = _key(found.registry.verify_key)
+        _print(say_yes(opened, number, actor=_actor(actor), reason=reason, verify_key=key))
 
     finish(action)
 
@@ -54,7 +58,9 @@ def override(
     def action() -> None:
         from sparring.steps.acts import override as overrule
 
-        record = overrule(open_line(config, store, line)[1], number, actor=_actor(actor), reason=reason)
+        found, opened = open_line(config, store, line)
+        key = _key(found.registry.verify_key)
+        record = overrule(opened, number, actor=_actor(actor), reason=reason, verify_key=key)
         said = record.details.get("gate_reason", "")
         print(f"warning: the gate said {record.decision}: {said}; {record.actor} overruled it", file=sys.stderr)
         _print(record)
@@ -100,3 +106,9 @@ def _actor(named: str | None) -> str:
 
 def _print(record: Record) -> None:
     print(f"record {record.number} ({record.kind} of round {record.round}): champion is {record.champion}")
+
+
+def _key(path: str | None) -> Path | None:
+    from pathlib import Path
+
+    return Path(path).expanduser() if path else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,8 +13,11 @@ from sparring.registry.export import export_checkpoint, promoted_digest
 from sparring.registry.gc import Item, plan, sweep
 from sparring.registry.lock import hold_line
 from sparring.registry.marks import Retention
-from sparring.registry.signing import read_signature, sign_checkpoint
+from sparring.registry.signing import password_from_env, read_signature, sign_checkpoint
 from sparring.store.base import Store
+
+_DIGEST = 64
+"""Digits of a whole digest."""
 
 
 def exported(store: Store, named: str, folder: Path) -> Facts:
@@ -33,11 +35,11 @@ def exported(store: Store, named: str, folder: Path) -> Facts:
 
 
 def signed(store: Store, named: str, key: Path) -> str:
-    """Reads every blob of a promoted checkpoint once more, then signs it."""
-    digest = promoted_digest(read_log(store), named)
+    """Reads every blob of a promoted checkpoint, or of any other named by its whole digest, then signs it."""
+    whole = len(named) == _DIGEST and named != "champion"
+    digest = named if whole else promoted_digest(read_log(store), named)
     check_checkpoint(store, digest)
-    password = os.environ.get("SPARRING_SIGN_PASSWORD")
-    sign_checkpoint(store, digest, key, password.encode() if password else None)
+    sign_checkpoint(store, digest, key, password_from_env())
     return f"signed {digest}"
 
 

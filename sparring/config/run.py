@@ -274,6 +274,18 @@ class GateConfig(Section):
     )
 
 
+class RegistryConfig(Section):
+    """Signatures of checkpoints (OpenSSF model signing; needs the extra `sign`)."""
+
+    verify_key: str | None = Field(
+        None, description="PEM file with a public key: only candidates that its private key signed are promoted."
+    )
+    sign_key_env: str | None = Field(
+        None,
+        description="Environment variable that names the PEM file of the private key: `selfplay` signs its candidate.",
+    )
+
+
 class ReportConfig(Section):
     """The round's HTML page."""
 
@@ -305,4 +317,5 @@ class RunConfig(Section):
     judge: JudgeConfig = JudgeConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     gate: GateConfig = GateConfig()
+    registry: RegistryConfig = RegistryConfig()
     report: ReportConfig = ReportConfig()

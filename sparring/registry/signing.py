@@ -7,6 +7,7 @@ beside the checkpoint as `checkpoints/<digest>/model.sig`; signing again replace
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from contextlib import redirect_stdout
@@ -43,6 +44,20 @@ def sign_checkpoint(store: Store, digest: str, key: Path, password: bytes | None
         place = Path(scratch) / SIGNATURE
         signer.sign(Path(digest), place)
         store.put(_key(digest), place.read_bytes())
+
+
+def key_from_env(variable: str) -> Path:
+    """The private key's file that an environment variable names. Raises SetupError when it names none."""
+    path = Path(os.environ.get(variable) or "").expanduser()
+    if not path.is_file():
+        raise SetupError(f"environment variable {variable} (registry.sign_key_env) names no key file")
+    return path
+
+
+def password_from_env() -> bytes | None:
+    """What opens an encrypted private key: SPARRING_SIGN_PASSWORD, if it is set."""
+    password = os.environ.get("SPARRING_SIGN_PASSWORD")
+    return password.encode() if password else None
 
 
 def verify_signature(store: Store, digest: str, key: Path) -> None:

@@ -7,21 +7,22 @@ champion is no longer the one that the candidate was compared with.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
 from sparring.errors import ConflictError, CorruptError, NotFoundError, UsageError
 from sparring.gate.outcome import Decision
 from sparring.registry.champion import ChampionLog, append, read_log
 from sparring.registry.champion import Record as LogRecord
-from sparring.registry.checkpoints import check_checkpoint
+from sparring.steps.card import write_card
 from sparring.steps.gate import GateRecord, approved_key, check_record, decision_key, read_record
-from sparring.steps.promote import stale
+from sparring.steps.promote import check_candidate, stale
 from sparring.store.base import Store
 
 _ATTEMPTS = 20
 
 
-def approve(store: Store, round_number: int, *, actor: str, reason: str) -> LogRecord:
+def approve(store: Store, round_number: int, *, actor: str, reason: str, verify_key: Path | None = None) -> LogRecord:
     """Records the approval, decides again as approved, and promotes; the promotion's record. Run again: the same.
 
     Raises UsageError when the round does not wait for approval, ConflictError when the champion changed meanwhile,
@@ -31,17 +32,19 @@ def approve(store: Store, round_number: int, *, actor: str, reason: str) -> LogR
     if known := _left(read_log(store), round_number, "promotion"):
         return known
     decision = _waiting(store, record)
-    candidate = _checked(store, decision)
+    candidate = _checked(store, decision, verify_key)
     _append(store, record, "approval", actor, reason, None, decision_key(round_number))
     key = approved_key(round_number)
     approved = record.model_copy(update={"decision": decision})
     store.put_if_absent(key, approved.model_dump_json(indent=1).encode())
     if read_record(store, key).decision != decision:
         raise CorruptError(f"{key} holds another decision about {candidate}", hint="run `sparring verify`")
-    return _append(store, record, "promotion", actor, f"approved by {actor}: {decision.reason}", "PROMOTE", key)
+    promoted = _append(store, record, "promotion", actor, f"approved by {actor}: {decision.reason}", "PROMOTE", key)
+    write_card(store, promoted.number)
+    return promoted
 
 
-def override(store: Store, round_number: int, *, actor: str, reason: str) -> LogRecord:
+def override(store: Store, round_number: int, *, actor: str, reason: str, verify_key: Path | None = None) -> LogRecord:
     """Makes a held candidate champion against the gate. Run again: the same record.
 
     Raises UsageError for INVALID (nothing was measured), for PROMOTE, and for the champion itself; else as `approve`.
@@ -56,9 +59,11 @@ def override(store: Store, round_number: int, *, actor: str, reason: str) -> Log
     again = check_record(store, record)
     if again != record.decision:
         raise CorruptError(f"the tables of round {round_number} give {again.outcome}, the record says {outcome}")
-    _checked(store, again)
+    _checked(store, again, verify_key)
     key = decision_key(round_number)
-    return _append(store, record, "override", actor, reason, outcome, key)
+    overridden = _append(store, record, "override", actor, reason, outcome, key)
+    write_card(store, overridden.number)
+    return overridden
 
 
 def _decided(store: Store, round_number: int, reason: str) -> GateRecord:
@@ -81,12 +86,12 @@ def _waiting(store: Store, record: GateRecord) -> Decision:
     return decision
 
 
-def _checked(store: Store, decision: Decision) -> str:
-    """The candidate's digest, every file of its checkpoint verified."""
+def _checked(store: Store, decision: Decision, verify_key: Path | None) -> str:
+    """The candidate's digest, every file of its checkpoint verified, and its signature where a key is given."""
     candidate = decision.candidate
     if candidate is None or candidate == decision.champion:
         raise UsageError(f"the candidate is {candidate or 'not known'}, there is nothing to promote")
-    check_checkpoint(store, candidate)
+    check_candidate(store, candidate, verify_key)
     return candidate
 
 

@@ -7,12 +7,14 @@ finds that record.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
-from sparring.errors import ConflictError, CorruptError, ModelError, UsageError
+from sparring.errors import ConflictError, CorruptError, ModelError, NotFoundError, UsageError
 from sparring.registry.champion import CHANGES, ChampionLog, append, read_log
 from sparring.registry.champion import Record as LogRecord
-from sparring.registry.checkpoints import has_checkpoint
+from sparring.registry.checkpoints import check_checkpoint
+from sparring.steps.card import write_card
 from sparring.steps.gate import GateRecord, check_record, read_record
 from sparring.steps.results import Decision, GateResult, PrepareResult, PromoteResult, Result
 from sparring.store.base import Store
@@ -35,8 +37,11 @@ class PromoteInputs(Result):
         return cls(round=prepared.round, champion=prepared.champion, log_head=prepared.log_head, gate=gate)
 
 
-def promote(store: Store, inputs: PromoteInputs) -> PromoteResult:
+def promote(store: Store, inputs: PromoteInputs, verify_key: Path | None = None) -> PromoteResult:
     """Appends the promotion to the champion log, or a hold when somebody else changed the champion meanwhile.
+
+    The candidate's every byte is read first; with `verify_key` its signature is held against that public key. The
+    model card is written behind the record.
 
     Raises UsageError when the gate did not decide PROMOTE, CorruptError when the record does not bear it out,
     ModelError when the candidate's checkpoint is not in the store, ConflictError when the log never stands still.
@@ -44,17 +49,24 @@ def promote(store: Store, inputs: PromoteInputs) -> PromoteResult:
     if inputs.gate.decision != "PROMOTE":
         raise UsageError(f"round {inputs.round} decided {inputs.gate.decision}: only PROMOTE promotes")
     if known := _known(read_log(store), inputs.round):
-        return _result(known, "PROMOTE" if known.kind == "promotion" else "INCONCLUSIVE")
+        return _promoted(store, known) if known.kind == "promotion" else _result(known, "INCONCLUSIVE")
     _recheck(store, inputs)
+    check_candidate(store, inputs.gate.candidate, verify_key)
     for _ in range(_ATTEMPTS):
         log = read_log(store)
         if why := stale(log, inputs.champion, inputs.log_head):
             return _hold(store, inputs, "INCONCLUSIVE", why)
         try:
-            return _result(_append(store, inputs, log.head, "promotion", "PROMOTE", inputs.gate.reason), "PROMOTE")
+            record = _append(store, inputs, log.head, "promotion", "PROMOTE", inputs.gate.reason)
         except ConflictError:
             continue  # somebody appended: look whether the champion changed
+        return _promoted(store, record)
     raise ConflictError(f"the champion log changed {_ATTEMPTS} times under round {inputs.round}", hint="run it again")
+
+
+def _promoted(store: Store, record: LogRecord) -> PromoteResult:
+    write_card(store, record.number)
+    return _result(record, "PROMOTE")
 
 
 def hold(store: Store, inputs: PromoteInputs) -> PromoteResult:
@@ -102,8 +114,21 @@ def _recheck(store: Store, inputs: PromoteInputs) -> None:
             f" {again.reason}",
             hint="the decision was edited, or made by another release: start a new round",
         )
-    if not has_checkpoint(store, inputs.gate.candidate):
-        raise ModelError(f"candidate {inputs.gate.candidate} has no checkpoint in {store.url}")
+
+
+def check_candidate(store: Store, candidate: str, verify_key: Path | None) -> None:
+    """Reads a checkpoint whole before it becomes champion, and checks its signature where a key is given.
+
+    Raises ModelError when there is none, CorruptError for a wrong byte or signature.
+    """
+    try:
+        check_checkpoint(store, candidate)
+    except NotFoundError as error:
+        raise ModelError(f"candidate {candidate} has no checkpoint in {store.url}") from error
+    if verify_key is not None:
+        from sparring.registry.signing import verify_signature
+
+        verify_signature(store, candidate, verify_key)
 
 
 def _agrees(record: GateRecord, inputs: PromoteInputs) -> None:

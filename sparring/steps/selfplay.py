@@ -23,6 +23,7 @@ from sparring.config.run import (
     GameConfig,
     JudgeConfig,
     ModelConfig,
+    RegistryConfig,
     ReplayConfig,
     RunConfig,
     SelfplayConfig,
@@ -34,6 +35,7 @@ from sparring.game.records import Game, Label, Seed
 from sparring.game.schedule import Composition, Replayed, Schedule, composition
 from sparring.progress import Progress
 from sparring.registry.checkpoints import has_checkpoint, load_checkpoint, save_checkpoint
+from sparring.registry.signing import key_from_env, password_from_env, sign_checkpoint
 from sparring.steps.results import PrepareResult, SelfplayResult
 from sparring.store.base import Store
 from sparring.store.datasets import load_table
@@ -53,6 +55,7 @@ class SelfplayStepConfig:
     selfplay: SelfplayConfig
     replay: ReplayConfig
     judge: JudgeConfig
+    registry: RegistryConfig
     candidate: str | None
 
     @classmethod
@@ -65,6 +68,7 @@ class SelfplayStepConfig:
             config.selfplay,
             config.replay,
             config.judge,
+            config.registry,
             config.candidate,
         )
 
@@ -84,16 +88,19 @@ class SelfplayInputs:
 
 
 def run(config: SelfplayStepConfig, store: Store, inputs: SelfplayInputs, progress: Progress) -> SelfplayResult:
-    """Makes the round's candidate. Raises TrainingError, ModelError, StoreError."""
+    """Makes the round's candidate. Raises TrainingError, ModelError, StoreError, SetupError for the key."""
     keys = _Keys(inputs.prepared.round)
     if config.candidate:
         return _given(config.candidate, store, keys)
+    key = key_from_env(config.registry.sign_key_env) if config.registry.sign_key_env else None
     curves, games = CurveFile(store, keys.curves), Transcripts(inputs.work / f"round-{inputs.prepared.round:06d}")
     warm = _warm(config, store, inputs, curves, progress) if _needs_warm(config, inputs) else None
     start = load_checkpoint(store, warm or inputs.prepared.start, inputs.work / "checkpoints")
     candidate = warm or inputs.prepared.start
     if config.selfplay.steps:
         candidate = _play(config, store, inputs, start, curves, games, progress)
+    if key:
+        sign_checkpoint(store, candidate, key, password_from_env())
     table = games.table()
     _put_table(store, keys.games, table)
     result = SelfplayResult(

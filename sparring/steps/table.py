@@ -98,8 +98,9 @@ def _answer(context: Context) -> AnswerResult:
 
     prepared = context.result("prepare", PrepareResult)
     trained = context.result("selfplay", SelfplayResult)
-    inputs = answer.AnswerInputs(prepared, trained, context.config.seed, context.config.model.threads, context.work)
-    return answer.run(context.config.evaluate, context.store, inputs, context.progress)
+    config = context.config
+    inputs = answer.AnswerInputs(prepared, trained, config.seed, config.model.threads, context.work, judge=config.judge)
+    return answer.run(config.evaluate, context.store, inputs, context.progress)
 
 
 def _judge(context: Context) -> JudgeResult:
@@ -120,7 +121,9 @@ def _promote(context: Context) -> PromoteResult:
     from sparring.steps import promote
 
     prepared, decided = context.result("prepare", PrepareResult), context.result("gate", GateResult)
-    return promote.promote(context.store, promote.PromoteInputs.of(prepared, decided))
+    key = context.config.registry.verify_key
+    inputs = promote.PromoteInputs.of(prepared, decided)
+    return promote.promote(context.store, inputs, Path(key).expanduser() if key else None)
 
 
 def _hold(context: Context) -> PromoteResult:

@@ -11,7 +11,7 @@ import yaml
 
 from sparring.cli.facts import verified
 from sparring.config.run import GateConfig
-from sparring.errors import ConflictError, CorruptError, NotFoundError, StoreError, UsageError
+from sparring.errors import ConflictError, CorruptError, ModelError, StoreError, UsageError
 from sparring.gate.policy import load_policy
 from sparring.gate.spending import looks
 from sparring.registry.champion import Record, append, read_log, reanchor
@@ -255,7 +255,7 @@ def test_an_override_needs_a_reason_a_checkpoint_and_another_digest(line: Line) 
     end(line.store, gone)
     with pytest.raises(UsageError, match="a reason must be given"):
         acts.override(line.store, gone.round, actor="ann", reason=" ")
-    with pytest.raises(NotFoundError):
+    with pytest.raises(ModelError):
         override(line.store, gone.round)
     line.promoted_once()
     champion = World(read_log(line.store).champion or "")

@@ -109,6 +109,7 @@ def test_a_table_that_changed_makes_no_card(tmp_path: Path) -> None:
         execute(step, planted.request.model_dump_json(), "1")
     store, key = planted.store, "rounds/000001/judge/{}.parquet"
     store.put(key.format("candidate"), store.get(key.format("champion")))
+    store.delete(card_key(1))  # written with the promotion
     with pytest.raises(CorruptError, match="the decision was made on"):
         write_card(store, 1)
     assert not store.exists(card_key(1))
