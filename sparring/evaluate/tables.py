@@ -25,12 +25,16 @@ KINDS = ("harmful", "benign", "capability")
 STATUSES = ("ok", "void")
 LABELS = ("harmful", "benign", "")
 _VERSION_KEY = b"sparring.schema"
+_ASKED_KEY = b"sparring.asked"
 _FILLED = ("model", "suite", "slice", "prompt_id", "behavior", "judge")
 
 
-def write_verdicts(store: Store, key: str, table: pa.Table) -> str:
-    """Checks a verdict table and writes it as Parquet; the sha256 (hex) of the bytes. Raises InvalidEvaluation."""
-    data = encode_verdicts(table, key)
+def write_verdicts(store: Store, key: str, table: pa.Table, asked: str = "") -> str:
+    """Checks a verdict table and writes it as Parquet; the sha256 (hex) of the bytes. Raises InvalidEvaluation.
+
+    `asked` names how the model was asked (`asked_of`).
+    """
+    data = encode_verdicts(table, key, asked)
     store.put(key, data)
     return hashlib.sha256(data).hexdigest()
 
@@ -44,9 +48,17 @@ def read_verdicts(store: Store, key: str) -> tuple[pa.Table, str]:
     return decode_verdicts(data, key), hashlib.sha256(data).hexdigest()
 
 
-def encode_verdicts(table: pa.Table, name: str = "verdicts") -> bytes:
+def asked_of(table: pa.Table) -> str:
+    """How the table's model was asked (decoding, chat template), "" where the table does not say.
+
+    Models that were asked differently cannot be compared.
+    """
+    return str((table.schema.metadata or {}).get(_ASKED_KEY, b"").decode("utf-8", "replace"))
+
+
+def encode_verdicts(table: pa.Table, name: str = "verdicts", asked: str = "") -> bytes:
     """The Parquet bytes of a checked table. Raises InvalidEvaluation."""
-    table = conform(table, name)
+    table = _marked(conform(table, name), asked)
     check(table, name)
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
@@ -56,7 +68,8 @@ def encode_verdicts(table: pa.Table, name: str = "verdicts") -> bytes:
 def decode_verdicts(data: bytes, name: str = "verdicts") -> pa.Table:
     """The checked table in Parquet bytes. Raises InvalidEvaluation: no Parquet, other version or schema, bad rows."""
     try:
-        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+        # not `read_table`: that goes through pyarrow.dataset, which imports pandas where there is one
+        table = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
         table.validate(full=True)
         str(table.column_names)  # names that are not Unicode
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -69,9 +82,14 @@ def decode_verdicts(data: bytes, name: str = "verdicts") -> pa.Table:
             f"{name}: schema version is {version}, this release reads {SCHEMA_VERSION}",
             hint="write the table with `sparring.evaluate.tables`",
         )
-    table = conform(table, name)
-    check(table, name)
-    return table
+    checked = conform(table, name)
+    check(checked, name)
+    return _marked(checked, asked_of(table))
+
+
+def _marked(table: pa.Table, asked: str) -> pa.Table:
+    mark = {_ASKED_KEY: asked.encode()} if asked else {}
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), **mark})
 
 
 def conform(table: pa.Table, name: str) -> pa.Table:

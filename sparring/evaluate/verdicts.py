@@ -28,6 +28,10 @@ import pyarrow as pa
 
 SCHEMA_VERSION = "1"
 
+BESIDE = ("attacker-role", "adaptive-")
+"""Beginnings of the names of harmful slices that stand beside the suites: they count where a policy names them, raise
+alarms, and are in no rate over "all" prompts."""
+
 SCHEMA = pa.schema(
     [
         pa.field("model", pa.string(), nullable=False),

@@ -15,7 +15,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sparring.errors import InvalidEvaluation
-from sparring.evaluate.tables import KEY, conform, problems
+from sparring.evaluate.tables import KEY, asked_of, conform, problems
+from sparring.evaluate.verdicts import BESIDE
 from sparring.gate.policy import Against, Policy
 from sparring.gate.statistics import Floats, Ints
 
@@ -45,9 +46,13 @@ class Design:
     cluster: Ints
 
     def pick(self, kind: str | None, slices: Sequence[str] = ()) -> Bools:
-        """Rows of a kind (None: harmful and benign) and of some slices (empty: all)."""
+        """Rows of a kind (None: harmful and benign) and of some slices (empty: all but those that stand beside)."""
         mask: Bools = self.kind != "capability" if kind is None else self.kind == kind
-        return mask & np.isin(self.slice, list(slices)) if slices else mask
+        if slices:
+            return mask & np.isin(self.slice, list(slices))
+        for name in BESIDE:
+            mask = mask & ~np.char.startswith(self.slice, name)
+        return mask
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,7 @@ def units(design: Design, rows: Bools, values: Floats) -> Units:
 def line_up(policy: Policy, tables: Mapping[str, pa.Table], *, first_run: bool) -> tuple[Evidence | None, list[str]]:
     """Evidence from tables by role, or everything that is missing. `tables` holds candidate and champion at least."""
     conformed, missing = _conformed(tables)
+    missing += _asked_differently(tables)
     if missing:
         return None, missing
     tables = {role: table.sort_by([(column, "ascending") for column in KEY]) for role, table in conformed.items()}
@@ -123,6 +129,17 @@ def line_up(policy: Policy, tables: Mapping[str, pa.Table], *, first_run: bool) 
     if "reference" in answers:
         comparators["reference"] = answers["reference"]
     return Evidence(design, answers["candidate"], comparators, first_run), []
+
+
+def _asked_differently(tables: Mapping[str, pa.Table]) -> list[str]:
+    """Another decoding, chat template or tokenizer is another question. Tables of other tools do not say."""
+    asked = {role: asked_of(table) for role, table in tables.items()}
+    mine = asked["candidate"]
+    return [
+        f"the {role} was asked with another decoding or chat template ({how}) than the candidate ({mine})"
+        for role, how in asked.items()
+        if mine and how and how != mine
+    ]
 
 
 def _conformed(tables: Mapping[str, pa.Table]) -> tuple[dict[str, pa.Table], list[str]]:

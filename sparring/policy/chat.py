@@ -7,12 +7,15 @@ tokens, the user's text with every special token split into ordinary ones. For p
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import Any
 
 from sparring.errors import ModelError
 
 _MARKER = "sparringuserturn"
+_PROBE = "Rewrite 3,141 lines of C++ (naïve, <|im_end|>) in 24 hours?\n\tDon't: «ça va» — 你好 🙂 [/INST]"
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,16 @@ class ChatEncoder:
         before, after = text.split(_MARKER)
         ids = tokenizer([before, after], add_special_tokens=False)["input_ids"]
         return cls(tokenizer, tuple(ids[0]), tuple(ids[1]), _eos_ids(tokenizer, model_config))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of how a user turn becomes tokens: header, end-of-turn tokens and the ids of a probe text.
+
+        Equal for two folders that ask a model the same, however their tokenizer files are written.
+        """
+        probe = self.tokenizer(_PROBE, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        parts = [list(self.before), list(self.after), sorted(self.eos), list(probe)]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def encode(self, texts: list[str], max_tokens: int) -> list[list[int]]:
         """Token ids of each text as a user turn, at most `max_tokens` long, header included."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sparring.config.run import EvaluateConfig
+from sparring.config.run import EvaluateConfig, JudgeConfig
 from sparring.progress import Progress
 from sparring.registry.checkpoints import load_checkpoint
 from sparring.steps.results import AnswerResult, PrepareResult, Role, SelfplayResult
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from sparring.evaluate.adaptive.run import AdaptiveRun
     from sparring.policy.load import Policy
 
-_MODEL_KEY = b"sparring.answered"
+_MODEL_KEY, _CHAT_KEY = b"sparring.answered", b"sparring.chat"
 
 
 @dataclass(frozen=True)
 class AnswerInputs:
     """The round, its candidate, the run's seed, torch threads and a local folder for checkpoints.
 
-    `reward_judge` guides the search of adaptive attacks; the gate's judge must not, and is not given here.
+    The reward judge of `judge` guides the search of adaptive attacks; the gate's judge must not.
     """
 
     prepared: PrepareResult
@@ -43,7 +43,7 @@ class AnswerInputs:
     seed: int
     threads: int
     work: Path
-    reward_judge: str = "embedded-reward"
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
 
     @property
     def models(self) -> dict[Role, str]:
@@ -70,18 +70,21 @@ def run(config: EvaluateConfig, store: Store, inputs: AnswerInputs, progress: Pr
     attacks = _adaptive(config, store, inputs, folder, policies) if config.adaptive.methods else None
     work = _Work(config, store, inputs, load_table(store, inputs.prepared.suites), progress, policies, attacks)
     keys: dict[Role, str] = {}
+    templates: dict[Role, str] = {}
     for role, digest in inputs.models.items():
         keys[role] = f"{folder}/{digest[:16]}.parquet"  # by model: roles that share a model share its answers
         mark = f"{digest}/{inputs.prepared.suites}/{decoding}" + (f"/{attacks.plan.name}" if attacks else "")
         if not _answered(store, keys[role], mark):
-            table = work.answer(role, digest)
-            meta = {**(table.schema.metadata or {}), _MODEL_KEY: mark.encode()}
+            table, chat = work.answer(role, digest), policies.get(digest).chat.digest
+            meta = {**(table.schema.metadata or {}), _MODEL_KEY: mark.encode(), _CHAT_KEY: chat.encode()}
             store.put(keys[role], _parquet(table.replace_schema_metadata(meta)))
+        templates[role] = _metadata(store, keys[role]).get(_CHAT_KEY, b"").decode()
     return AnswerResult(
         models=inputs.models,
         answers=keys,
         suites=inputs.prepared.suites,
         decoding=decoding,
+        templates=templates,
         attacks=attacks.attacks(list(inputs.models.values())) if attacks else "",
         tries=len(attacks.behaviors) * len(attacks.steps) if attacks else 0,
     )
@@ -98,23 +101,25 @@ def _adaptive(
     config: EvaluateConfig, store: Store, inputs: AnswerInputs, folder: str, policies: _Policies
 ) -> AdaptiveRun:
     from sparring.evaluate.adaptive.run import AdaptiveRun, Models, Plan
-    from sparring.judge import load_judge
+    from sparring.judge import load_reward_judge
 
     plan = Plan(
         config=config,
         seed=inputs.round_seed,
         suites=inputs.prepared.suites,
         attacker=inputs.trained.candidate,
-        reward_judge=inputs.reward_judge,
+        reward_judge=inputs.judge.reward,
+        held_out=inputs.prepared.held_out,
     )
-    return AdaptiveRun(plan, store, folder, Models(policies.get, partial(load_judge, inputs.reward_judge)))
+    return AdaptiveRun(plan, store, folder, Models(policies.get, partial(load_reward_judge, inputs.judge, store)))
 
 
 def _answered(store: Store, key: str, mark: str) -> bool:
-    if not store.exists(key):
-        return False
-    schema = pq.read_schema(pa.BufferReader(store.get(key)))
-    return (schema.metadata or {}).get(_MODEL_KEY) == mark.encode()
+    return store.exists(key) and _metadata(store, key).get(_MODEL_KEY) == mark.encode()
+
+
+def _metadata(store: Store, key: str) -> dict[bytes, bytes]:
+    return dict(pq.read_schema(pa.BufferReader(store.get(key))).metadata or {})
 
 
 @dataclass

@@ -47,7 +47,8 @@ def run(config: JudgeConfig, store: Store, inputs: JudgeInputs, progress: Progre
         answers = pq.read_table(pa.BufferReader(store.get(key)))
         verdicts = verdict_table(judge, answers, lambda done, total, role=role: progress.update(role, done, total))
         keys[role] = f"rounds/{inputs.round:06d}/judge/{role}.parquet"
-        write_verdicts(store, keys[role], verdicts)
+        template = answered.templates.get(role, "")
+        write_verdicts(store, keys[role], verdicts, asked=f"{answered.decoding}/{template[:16]}" if template else "")
         rows += verdicts.num_rows
         void += verdicts["status"].to_pylist().count("void")
     return JudgeResult(

@@ -73,13 +73,14 @@ class AnswerResult(Result):
     """Answers of each model: Parquet tables by role, all to the same suites with the same decoding.
 
     `attacks` is the dataset of the adaptive evaluation's attacks ("" without one), frozen before any verdict of the
-    gate's judge; `tries` counts them a model.
+    gate's judge; `tries` counts them a model. `templates`: how each model was asked (`ChatEncoder.digest`).
     """
 
     models: dict[Role, str]
     answers: dict[Role, str]
     suites: str
     decoding: str
+    templates: dict[Role, str] = {}
     attacks: str = ""
     tries: int = 0
 
