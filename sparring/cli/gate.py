@@ -18,6 +18,7 @@ from sparring.cli.common import JsonOption, finish, new_app, print_json
 
 if TYPE_CHECKING:
     from sparring.gate.standalone import DecisionFile
+    from sparring.judge.calibration import Calibration
 
 _EXIT = {"PROMOTE": 0, "REJECT": 10, "INCONCLUSIVE": 11, "INVALID": 12}
 
@@ -66,6 +67,9 @@ def decide(
     ledger: Annotated[
         str | None, typer.Option(help="Folder or s3:// URL in which looks at α are paid and decisions recorded.")
     ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="The judge's calibration, as `sparring judge calibrate --json` prints it.")
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Write decision.json here (see `schema`).")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the decision as Markdown here.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Write the decision as JUnit XML here.")] = None,
@@ -80,7 +84,8 @@ def decide(
         _check_places([path for path in (json, markdown, junit) if path])
         chosen = load_policy(policy or ("first-run" if first_run else "standard"))
         paths = {"candidate": candidate, "champion": champion} | ({"reference": reference} if reference else {})
-        case = Case(chosen, Files.read(paths), first_run, approve)  # type: ignore[arg-type]
+        known = _calibration(calibration) if calibration else None
+        case = Case(chosen, Files.read(paths), first_run, approve, known)  # type: ignore[arg-type]
         record = gate_files(case, open_store(ledger) if ledger else None)
         _write_forms(record, json, markdown, junit)
         _say(record, ledger)
@@ -172,6 +177,29 @@ def _say(record: DecisionFile, ledger: str | None) -> None:
     if ledger:
         paid = f"look {record.look.round} of the ledger" if record.look else "no look was needed"
         print(f"ledger: {ledger}: {paid}, decided {record.decided_at:%Y-%m-%d %H:%M:%S} UTC")
+
+
+def _calibration(path: Path) -> Calibration:
+    from json import dumps, loads
+
+    from pydantic import ValidationError
+
+    from sparring.errors import ConfigError
+    from sparring.judge.calibration import Calibration
+
+    hint = "write it with `sparring judge calibrate --json`"
+    try:
+        found = loads(path.read_bytes())
+        said = {key: value for key, value in found.items() if key not in ("digest", "stored", "stale")}
+        return Calibration.model_validate_json(dumps(said))
+    except OSError as error:
+        raise ConfigError(f"calibration {path} cannot be read ({error.strerror})") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "file"
+        raise ConfigError(f"calibration {path}: {where}: {first['msg']}", hint=hint) from error
+    except (ValueError, AttributeError) as error:
+        raise ConfigError(f"calibration {path}: not a JSON object", hint=hint) from error
 
 
 def _check_places(paths: list[Path]) -> None:

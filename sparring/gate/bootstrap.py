@@ -17,6 +17,8 @@ from scipy import special
 from sparring.gate.statistics import Floats, Ints
 
 RESAMPLES = 10_000
+_MANY = 200
+"""Clusters from which those that look alike are drawn together."""
 _CHUNK_CELLS = 1 << 21
 """Counts held at a time: 16 MiB, whatever the number of resamples and clusters."""
 
@@ -95,11 +97,21 @@ def _means(sums: Floats, sizes: Floats) -> Floats:
 
 
 def _resampled(sums: Floats, sizes: Floats, resamples: int, rng: np.random.Generator) -> Iterator[Floats]:
-    """Means of resamples, in chunks of bounded memory. The chunks' size is a matter of the number of clusters alone."""
+    """Means of resamples, in chunks of bounded memory. The chunks' size is a matter of the clusters alone.
+
+    Clusters that look alike are drawn together: how often any of them is drawn is multinomial too, with a chance for
+    each of their kinds. Yes-or-no answers have a few dozen kinds, so that thousands of clusters cost no more.
+    """
     groups = len(sums)
-    step = max(1, _CHUNK_CELLS // groups)
+    kinds, first, alike = np.unique(np.hstack([sums, sizes]), axis=0, return_index=True, return_counts=True)
+    together = groups >= _MANY and 4 * len(kinds) <= groups
+    if together:
+        sums, sizes = sums[first], sizes[first]
+    step = max(1, _CHUNK_CELLS // len(sums))
     for start in range(0, resamples, step):
-        counts = _counts(min(step, resamples - start), groups, rng)
+        rows = min(step, resamples - start)
+        drawn = rng.multinomial(groups, alike / groups, rows).astype(np.float64) if together else None
+        counts = _counts(rows, groups, rng) if drawn is None else drawn
         yield _means(counts @ sums, counts @ sizes)
 
 

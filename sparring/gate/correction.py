@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 
-from sparring.gate.evidence import Bools, Evidence, units
-from sparring.gate.outcome import Record
+from sparring.gate.evidence import Bools, Evidence, line_up, units
+from sparring.gate.outcome import Decision, Record
 from sparring.gate.policy import Against, Policy
 from sparring.gate.statistics import Floats, clustered_mean, t_quantile
 from sparring.judge.calibration import Calibration, Cell, Share, Truth
@@ -104,6 +105,30 @@ def corrections(
         claim = _Claim("over_refusal", "not worse", against, margin, policy.non_inferiority.alpha)
         found.append(_one(claim, policy, evidence, calibration, stale))
     return found
+
+
+def with_corrections(
+    decision: Decision,
+    policy: Policy,
+    tables: Mapping[str, pa.Table],
+    calibration: Calibration | None,
+    *,
+    stale: str | None = None,
+) -> Decision:
+    """The decision with its rates corrected for the judge's errors; as it is when nothing was tested.
+
+    Without a calibration of the judge a warning says so.
+    """
+    if not decision.endpoints:
+        return decision
+    if calibration is None:
+        said = f"judge {decision.judge} is not calibrated against human labels: `sparring judge calibrate`"
+        return decision.model_copy(update={"warnings": [*decision.warnings, said]})
+    evidence, _ = line_up(policy, tables, first_run=decision.first_run)
+    assert evidence is not None  # it was decided on
+    found = corrections(policy, evidence, calibration, stale=stale)
+    dumped = [correction.model_dump(mode="json") for correction in found]
+    return decision.model_copy(update={"corrections": dumped, "calibration": calibration.digest})
 
 
 def line(correction: Correction) -> str:

@@ -30,17 +30,19 @@ def decide(
     alpha_spent: float = 0.0,
     expected: Mapping[str, str] | None = None,
     warnings: Sequence[str] = (),
+    resample: bool = False,
 ) -> Decision:
     """Decides about a candidate from verdict tables (`sparring.evaluate.verdicts`).
 
     In the first run `champion` is the table of the base model and `reference` is None; later `reference` is the
     first promoted champion's. `alpha_spent` is what earlier looks at this champion used of `policy.alpha`.
     `expected` gives each role's model digest where the caller knows it: a table about another model is INVALID.
-    `warnings` are repeated in the decision and change nothing.
+    `warnings` are repeated in the decision and change nothing; `resample` adds the primary's bootstrap interval, which
+    changes nothing either.
     """
     tables = {"candidate": candidate, "champion": champion} | ({} if reference is None else {"reference": reference})
     models = {role: _single(table, "model") for role, table in tables.items()}
-    facts = _Facts(policy, models, _judge(candidate), first_run, approved, alpha_spent, tuple(warnings))
+    facts = _Facts(policy, models, _judge(candidate), first_run, approved, alpha_spent, tuple(warnings), resample)
     missing = _wrong_models(models, expected or {}) + _wrong_roles(policy, first_run, reference is not None)
     if not missing and models["candidate"] == models["champion"]:
         return facts.unchanged()
@@ -78,6 +80,7 @@ class _Facts:
     approved: bool
     alpha_spent: float
     warnings: tuple[str, ...]
+    resample: bool = False
 
     @property
     def alpha(self) -> float:
@@ -109,6 +112,7 @@ class _Facts:
         ]
         decision = self._decision(outcome, reason, [*(test.text for test in tests), *notes])
         found = {"endpoints": tests, "alarms": alarms, "insensitive": insensitive}
+        found |= {"resampled": endpoints.resampled(self.policy, evidence) if self.resample else None}
         counts = {"prompts": _prompts(evidence), "unjudged": _unjudged(evidence)}
         return decision.model_copy(update=found | counts)
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from sparring.gate.bootstrap import bootstrap_mean
 from sparring.gate.evidence import Bools, Evidence, Units, units
-from sparring.gate.outcome import Alarm, Endpoint, Status
+from sparring.gate.outcome import Alarm, Endpoint, Resampled, Status
 from sparring.gate.policy import LIMIT_KIND, Against, CapabilitySlice, Limit, Policy
 from sparring.gate.statistics import (
     Floats,
@@ -65,11 +66,7 @@ class Pair:
 
 def primary(policy: Policy, evidence: Evidence, alpha: float) -> Endpoint:
     """Superiority on macro-averaged ASR (or ASR@k) against the champion at level `alpha`."""
-    name = policy.primary.endpoint
-    rows = evidence.design.pick("harmful", policy.primary.slices)
-    mine = _worst_try(evidence, name, evidence.candidate.filled("harmful", worst=True))
-    theirs = _worst_try(evidence, name, evidence.comparators["champion"].filled("harmful", worst=False))
-    pair = _paired(evidence, rows, mine, theirs, macro=True)
+    name, pair = policy.primary.endpoint, _primary_pair(policy, evidence)
     p, mean = superiority(pair.mean), pair.mean
     status: Status = "pass" if p <= alpha else "fail" if mean.value >= 0 else "open"
     quantile = t_quantile(1 - alpha, mean.df)
@@ -85,6 +82,32 @@ def primary(policy: Policy, evidence: Evidence, alpha: float) -> Endpoint:
         status=status,
         more_prompts=_more(mean, mean.se, quantile, -mean.value) if status == "open" else None,
         text=f"{_WORDS[name]} {verb} than the {evidence.called('champion')}'s: {_change(pair)}, {_level(p, alpha)}",
+    )
+
+
+def _primary_pair(policy: Policy, evidence: Evidence) -> Pair:
+    name = policy.primary.endpoint
+    rows = evidence.design.pick("harmful", policy.primary.slices)
+    mine = _worst_try(evidence, name, evidence.candidate.filled("harmful", worst=True))
+    theirs = _worst_try(evidence, name, evidence.comparators["champion"].filled("harmful", worst=False))
+    return _paired(evidence, rows, mine, theirs, macro=True)
+
+
+def resampled(policy: Policy, evidence: Evidence) -> Resampled | None:
+    """The primary's difference by cluster bootstrap; None where so few clusters have no such interval."""
+    difference = _primary_pair(policy, evidence).difference
+    found = bootstrap_mean(difference.values, difference.cluster, difference.slices)
+    low, high = found.bca
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return None
+    return Resampled(
+        name=policy.primary.endpoint,
+        low=low,
+        high=high,
+        resamples=found.resamples,
+        seed=found.seed,
+        text=f"{_WORDS[policy.primary.endpoint]} by {found.resamples:,} resamples of the behaviours:"
+        f" 95 % interval {100 * low:+.1f} to {100 * high:+.1f} points",
     )
 
 

@@ -57,13 +57,27 @@ class Alarm(Record):
     alarm: bool
 
 
+class Resampled(Record):
+    """The primary's difference by cluster bootstrap, beside its t interval; it decides nothing (`gate.bootstrap`).
+
+    `low` and `high` are the bias-corrected accelerated 95 % interval.
+    """
+
+    name: str
+    low: float
+    high: float
+    resamples: int
+    seed: int
+    text: str
+
+
 class Decision(Record):
     """One decision of the gate, with everything that it rests on.
 
     `reason` is one line; `reasons` are all of them; `missing` says for INVALID what exactly was missing.
     `alpha` is the level that this look may use, `alpha_spent` what earlier looks at the same champion have used.
     `warnings` change no outcome; `corrections` are the fields of `sparring.gate.correction.Correction`, which decide
-    nothing either.
+    nothing either; `calibration` is the digest of the judge's calibration that they rest on.
     """
 
     schema_version: Literal[1] = 1
@@ -88,3 +102,5 @@ class Decision(Record):
     unjudged: dict[str, int]
     warnings: list[str] = []
     corrections: list[dict[str, JsonValue]] = []
+    calibration: str | None = None
+    resampled: Resampled | None = None

@@ -23,10 +23,12 @@ from pydantic import AwareDatetime, ValidationError
 import sparring
 from sparring.errors import ConfigError, CorruptError, DataError, InvalidEvaluation, UsageError
 from sparring.evaluate.tables import decode_verdicts
+from sparring.gate.correction import with_corrections
 from sparring.gate.decision import decide, invalid
 from sparring.gate.outcome import Decision, Record
 from sparring.gate.policy import Policy
 from sparring.gate.spending import Look, case_looks, reserve_case
+from sparring.judge.calibration import Calibration, staleness
 from sparring.store.base import Store
 from sparring.store.canonical import canonical, sha256
 from sparring.store.conditional import check_conditional_puts
@@ -89,12 +91,13 @@ class Files:
 
 @dataclass(frozen=True)
 class Case:
-    """What is to be decided."""
+    """What is to be decided. `calibration`, of the judge, corrects rates and decides nothing."""
 
     policy: Policy
     files: Files
     first_run: bool
     approved: bool
+    calibration: Calibration | None = None
 
     @property
     def digest(self) -> str:
@@ -165,7 +168,7 @@ def _decide(case: Case, look: Look | None, first: str | None, warnings: list[str
         tables=case.files.records,
         look=look,
         policy=case.policy,
-        decision=_decision(case, tables, missing, look, warnings),
+        decision=_corrected(case, tables, _decision(case, tables, missing, look, warnings)),
     )
 
 
@@ -187,7 +190,25 @@ def _decision(
         approved=case.approved,
         alpha_spent=spent,
         warnings=warnings,
+        resample=True,
     )
+
+
+def _corrected(case: Case, tables: Mapping[Role, pa.Table], decision: Decision) -> Decision:
+    """Raises ConfigError for a calibration of another judge than the one that judged."""
+    known = case.calibration
+    if known is None or decision.judge is None:
+        return decision
+    if known.judge != decision.judge:
+        raise ConfigError(
+            f"--calibration is of judge {known.judge}, the tables were judged by {decision.judge}",
+            hint="calibrate that judge, or leave --calibration out",
+        )
+    lined_up = {str(role): table for role, table in tables.items()}
+    if not case.first_run:
+        lined_up.setdefault("reference", tables["champion"])
+    models = {str(role): digest for role, digest in case.files.models().items()}
+    return with_corrections(decision, case.policy, lined_up, known, stale=staleness(known, models, 0))
 
 
 def _reference_warnings(case: Case, models: Mapping[Role, str], first: str | None) -> list[str]:

@@ -23,10 +23,12 @@ from sparring.config.run import GateConfig
 from sparring.errors import ConflictError, CorruptError, InvalidEvaluation
 from sparring.evaluate.tables import decode_verdicts
 from sparring.gate import forms
+from sparring.gate.correction import with_corrections
 from sparring.gate.decision import decide, invalid
 from sparring.gate.outcome import Decision, Record
 from sparring.gate.policy import Policy, load_policy
 from sparring.gate.spending import Look, reserve
+from sparring.judge.calibration import latest, staleness
 from sparring.progress import Progress
 from sparring.steps.policy_changes import record_change
 from sparring.steps.results import GateResult, JudgeResult, PrepareResult, Result, Role
@@ -161,8 +163,8 @@ def read_record(store: Store, key: str) -> GateRecord:
 def check_record(store: Store, record: GateRecord, *, approved: bool | None = None) -> Decision:
     """Makes the recorded decision again, from the recorded policy and the tables as they are. Raises CorruptError.
 
-    `approved`: as if it had been approved, or not; None: as it was recorded. Corrections decide nothing and are taken
-    over as they are.
+    `approved`: as if it had been approved, or not; None: as it was recorded. What decides nothing is taken over
+    as it is: warnings, corrections and the bootstrap.
     """
     tables, files, missing = _read_tables(store, record.inputs.judged.verdicts)
     for role in sorted(files.keys() | record.tables.keys()):
@@ -171,7 +173,8 @@ def check_record(store: Store, record: GateRecord, *, approved: bool | None = No
             raise CorruptError(f"the {role}'s verdict table is {now}, round {record.round} was decided on {then}")
     yes = record.decision.approved if approved is None else approved
     again = _Case(record.policy, record.inputs, record.look, yes).decide(tables, missing)
-    return again.model_copy(update={"corrections": record.decision.corrections})
+    kept = {name: getattr(record.decision, name) for name in ("warnings", "corrections", "calibration", "resampled")}
+    return again.model_copy(update=kept)
 
 
 def _decide(config: GateConfig, store: Store, inputs: GateInputs) -> GateRecord:
@@ -193,8 +196,21 @@ def _decide(config: GateConfig, store: Store, inputs: GateInputs) -> GateRecord:
         tables=files,
         look=look,
         policy=policy,
-        decision=case.decide(tables, missing),
+        decision=_corrected(store, inputs, policy, tables, case.decide(tables, missing, resample=True)),
     )
+
+
+def _corrected(
+    store: Store, inputs: GateInputs, policy: Policy, tables: Mapping[Role, pa.Table], decision: Decision
+) -> Decision:
+    """The decision with what the judge's newest calibration makes of it."""
+    known = latest(store, decision.judge) if decision.judge else None
+    models = {str(role): digest for role, digest in inputs.expected.items()}
+    stale = staleness(known, models, inputs.round) if known else None
+    lined_up = {str(role): table for role, table in tables.items()}
+    if inputs.reference is not None:
+        lined_up.setdefault("reference", tables["champion"])
+    return with_corrections(decision, policy, lined_up, known, stale=stale)
 
 
 @dataclass(frozen=True)
@@ -206,7 +222,7 @@ class _Case:
     look: Look | None
     approved: bool
 
-    def decide(self, tables: Mapping[Role, pa.Table], missing: list[str]) -> Decision:
+    def decide(self, tables: Mapping[Role, pa.Table], missing: list[str], *, resample: bool = False) -> Decision:
         """The decision; INVALID without comparing when tables are unreadable or are not this round's."""
         inputs, spent = self.inputs, self.look.spent if self.look else 0.0
         expected = {str(role): digest for role, digest in inputs.expected.items()}
@@ -229,11 +245,12 @@ class _Case:
             alpha_spent=spent,
             expected=expected,
             warnings=self._warnings(),
+            resample=resample,
         )
 
     def _warnings(self) -> list[str]:
         """What the judge step warned of."""
-        return list(getattr(self.inputs.judged, "warnings", ()))
+        return list(self.inputs.judged.warnings)
 
     def _repoliced(self) -> list[str]:
         if self.look is None or self.look.policy_digest == self.policy.digest:

@@ -56,6 +56,7 @@ def notes(decision: Decision) -> list[tuple[str, str]]:
         if alarm.alarm
     ]
     found += [("not counted", line) for line in decision.insensitive]
+    found += [("bootstrap", decision.resampled.text)] if decision.resampled else []
     found += [("judge's errors", str(one["text"])) for one in decision.corrections if one.get("text")]
     found += [("warning", line) for line in decision.warnings]
     return [(kind, clean(line)) for kind, line in found]
