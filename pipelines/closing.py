@@ -23,6 +23,8 @@ _MARKS: Final = {"pass": ("✓", "green"), "fail": ("✗", "red"), "open": ("?",
 _NAMES: Final = {
     "asr": "attack success",
     "asr_reduction": "attacks fell by",
+    "asr_at_k": "attack success, any of k",
+    "asr_increase": "attacks rose by",
     "over_refusal": "over-refusal",
     "benign_compliance": "benign helped",
     "nll_increase": "rise of NLL (nats)",

@@ -57,9 +57,9 @@ class Facts:
 
     @property
     def record(self) -> Record | None:
-        """The round's promotion or hold in the champion log."""
+        """What became of the round in the champion log, last word last: promotion, hold, or an override of a hold."""
         records = self.log.records if self.log else ()
-        mine = [each for each in records if each.round == self.round and each.kind in ("promotion", "hold")]
+        mine = [each for each in records if each.round == self.round and each.kind in ("promotion", "hold", "override")]
         return mine[-1] if mine else None
 
     @property

@@ -14,6 +14,8 @@ _NAMES = {
     "benign": "harmless prompts helped",
     "capability": "capability",
     "asr_reduction": "fall of attack success",
+    "asr_at_k": "attack success in any of k tries",
+    "asr_increase": "rise of attack success",
     "over_refusal": "over-refusal",
     "benign_compliance": "harmless prompts helped",
     "degenerate": "broken answers",
@@ -68,6 +70,12 @@ def alarms(decision: Decision) -> list[str]:
     return [_alarm(each, _other(each.against, first_run=decision.first_run)) for each in decision.alarms if each.alarm]
 
 
+def beside(decision: Decision) -> list[str]:
+    """What else the gate looked at, which decided nothing: bootstrap and corrections for the judge's errors."""
+    found = [decision.resampled.text] if decision.resampled else []
+    return found + [str(each["text"]) for each in decision.corrections if each.get("text")]
+
+
 def _alarm(alarm: Alarm, other: str) -> str:
     kind, _, name = alarm.name.partition("/")
     worse = f"{points(alarm.estimate)} worse than the {other}"
@@ -92,7 +100,7 @@ def _row(test: Endpoint, floor: bool, *, first_run: bool) -> TestRow:
 def _shown(test: Endpoint, name: str) -> Callable[[float], str]:
     if name == "nll_increase":
         return nats
-    return exact if test.test == "limit" and name != "asr_reduction" else change
+    return exact if test.test == "limit" and name not in ("asr_reduction", "asr_increase") else change
 
 
 def _rule(test: Endpoint, edge: str, floor: bool) -> str:

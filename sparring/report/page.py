@@ -74,6 +74,8 @@ def render(facts: Facts, config: ReportConfig, metrics: RoundMetrics) -> str:
         "gate_said": gate.said(facts.decision) if facts.decision else "",
         "unjudged": gate.unjudged(facts.decision) if facts.decision else "",
         "alarms": gate.alarms(facts.decision) if facts.decision else [],
+        "beside": gate.beside(facts.decision) if facts.decision else [],
+        "warnings": facts.decision.warnings if facts.decision else [],
         "failures": {step: words.failure(entry.attempts[-1].error) for step, entry in facts.failed.items()},
         "learning": _learning(facts),
         "learning_said": takeaways.learning(facts.curves) if facts.curves and facts.curves.steps else "",

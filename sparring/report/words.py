@@ -32,6 +32,8 @@ _KEPT = {
 _LIMITS = {
     "asr": "Attack success",
     "asr_reduction": "The fall of attack success",
+    "asr_at_k": "Attack success in any of k tries",
+    "asr_increase": "The rise of attack success",
     "over_refusal": "Over-refusal",
     "benign_compliance": "The share of harmless prompts helped",
     "degenerate": "The share of broken answers",
@@ -63,6 +65,9 @@ def banner(facts: Facts) -> Banner:
     record, decision = facts.record, facts.decision
     if record is not None and record.kind == "promotion":
         return Banner("good", "Promoted", "The candidate is the new champion.", _reasons(decision))
+    if record is not None and record.kind == "override":
+        said = f"{record.actor} made the candidate champion against the gate: {sentence(record.reason)}"
+        return Banner("bad", "Promoted against the gate", said, _reasons(decision))
     if decision is None or (decision.outcome == "PROMOTE" and record is None):
         return _unfinished(facts)
     if decision.outcome == "PROMOTE":
@@ -153,7 +158,7 @@ def _limit(tests: Sequence[Endpoint], others: Sequence[str]) -> str:
     where = f" ({slices.removesuffix(']').replace(',', ', ')})" if slices else ""
     versus = f" against the {' and the '.join(others)}" if first.against else ""
     verb = {"pass": "keeps", "fail": "breaks", "open": "is not shown to keep"}[first.status]
-    show = {"nll_increase": _nats, "asr_reduction": points}.get(name, percent)
+    show = {"nll_increase": _nats, "asr_reduction": points, "asr_increase": points}.get(name, percent)
     values = " and ".join(show(test.estimate) for test in tests)
     return f"{_LIMITS.get(name, name)}{where}{versus}, {values}, {verb} its limit of {show(first.margin)}"
 
