@@ -25,9 +25,9 @@ Kind = Literal["checkpoint", "dataset", "orphan", "answers", "leftover"]
 
 _BATCH: Final = 16
 _FOLDER: Final = re.compile(r"(checkpoints|datasets)/([0-9a-f]{64})/.+")
-_ANSWERS: Final = re.compile(r"rounds/(\d{6,})/answer/[^/]+\.parquet")
+_ANSWERS: Final = re.compile(r"rounds/(\d{6,})/answer/(?:adaptive/[0-9a-f]{16}/[0-9a-f]{64}/)?[^/]+\.parquet")
 _HEADS: Final = {"checkpoints": "manifest.json", "datasets": "card.json"}
-_MAY_DELETE: Final = re.compile(r"(checkpoints|datasets)/[0-9a-f]{64}/.+|rounds/\d{6,}/answer/[^/]+\.parquet|checks/.+")
+_MAY_DELETE: Final = re.compile(rf"(checkpoints|datasets)/[0-9a-f]{{64}}/.+|{_ANSWERS.pattern}|checks/.+")
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from sparring.evaluate.adaptive import frames
 from sparring.evaluate.adaptive.attacks import Behavior, attack_table, draw_behaviors, read_attacks, stream
 from sparring.evaluate.adaptive.budget import budget
 from sparring.evaluate.adaptive.perturb import perturb
+from sparring.game.records import Seed
 
 TEXTS = st.text(min_size=1, max_size=120).filter(lambda text: text.strip())
 STRENGTHS = st.floats(0, 1)
@@ -142,3 +143,13 @@ def test_a_method_is_listed_once_and_known() -> None:
         AdaptiveConfig(methods=["pair", "pair"])
     with pytest.raises(ValidationError, match="methods"):
         AdaptiveConfig.model_validate({"methods": ["gcg"]})
+
+
+def test_held_out_seeds_are_attacked_too() -> None:
+    """Behaviours in the user's seeds that never train."""
+    held = [Seed(f"seed-{i}", f"Do the held-out thing {i}.", "harmful", f"held-{i}", source="mine") for i in range(60)]
+    suites = pa.Table.from_pylist([{"kind": "harmful", "slice": "vanilla", "behavior": "b", "prompt_id": "p",
+                                    "category": "", "prompt": "Do it."}])  # fmt: skip
+    drawn = draw_behaviors(suites, 61, 5, held)
+    assert {one.prompt_id for one in drawn} == {"p", *(seed.id for seed in held)}
+    assert drawn == draw_behaviors(suites, 61, 5, held[::-1])

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from sparring.config.run import AdaptiveMethod
 from sparring.errors import InvalidEvaluation
+from sparring.game.records import Seed
 
 SUITE = "adaptive"
 
@@ -78,8 +79,10 @@ class Attack:
         return cls(*place, turns=tuple(turns), prefill=prefill, written=written, model=model)
 
 
-def draw_behaviors(suites: pa.Table, count: int, seed: int) -> list[Behavior]:
-    """`count` behaviours of the suites' harmful prompts (all, when there are fewer), in the order of the draw.
+def draw_behaviors(suites: pa.Table, count: int, seed: int, held_out: Sequence[Seed] = ()) -> list[Behavior]:
+    """`count` behaviours that never train (all, when there are fewer), in the order of the draw.
+
+    They are those of the suites' harmful prompts and of the `held_out` seeds.
 
     A behaviour is told by its plain request: one of slice `vanilla` where there is one, a jailbreak of it only where
     there is nothing else. Raises InvalidEvaluation without a harmful prompt.
@@ -89,6 +92,9 @@ def draw_behaviors(suites: pa.Table, count: int, seed: int) -> list[Behavior]:
         if row["kind"] == "harmful":
             rank = {"vanilla": 0, "adversarial": 2}.get(row["slice"], 1)
             requests.setdefault(row["behavior"], []).append((rank, row["prompt_id"], row))
+    for held in held_out:
+        row = {"category": held.category, "prompt": held.text}
+        requests.setdefault(held.behavior, []).append((0, held.id, row))
     if not requests:
         raise InvalidEvaluation(
             "evaluate.adaptive: the suites hold no harmful prompt", hint="add a harmful suite, or list no methods"

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sparring.config.run import AdaptiveMethod, EvaluateConfig
+from sparring.data.seeds import heldout_behaviors
 from sparring.errors import CorruptError
 from sparring.evaluate.adaptive import frames
 from sparring.evaluate.adaptive.attacker import Feedback, feedback, refine_attacks, write_attacks
@@ -56,7 +57,8 @@ OnTries = Callable[[int, int], None]
 class Plan:
     """All that decides an adaptive evaluation. `attacker` is the digest of the model that writes attacks.
 
-    `reward_judge` names the judge of the reward, which guides `pair`; the gate's judge has no place here.
+    `reward_judge` names the judge of the reward, which guides `pair`; the gate's judge has no place here. `held_out`:
+    the dataset of seeds that never train, "" without one.
     """
 
     config: EvaluateConfig
@@ -64,6 +66,7 @@ class Plan:
     suites: str
     attacker: str
     reward_judge: str
+    held_out: str = ""
 
     @property
     def name(self) -> str:
@@ -93,7 +96,8 @@ class AdaptiveRun:
     def __post_init__(self) -> None:
         self.folder = f"{self.folder}/adaptive/{self.plan.name}"
         suites = load_table(self.store, self.plan.suites)
-        self.behaviors = draw_behaviors(suites, self.plan.config.adaptive.behaviors, self.plan.seed)
+        held_out, count = heldout_behaviors(self.store, self.plan.held_out), self.plan.config.adaptive.behaviors
+        self.behaviors = draw_behaviors(suites, count, self.plan.seed, held_out)
         self._shared: list[Attack] | None = None
 
     @property
