@@ -18,7 +18,6 @@ import pyarrow as pa
 from benchmarks._gate_worlds import MODELS, Truth, tables
 from sparring.evaluate.tables import decode_verdicts, encode_verdicts
 from sparring.evaluate.verdicts import SCHEMA
-from sparring.gate.bootstrap import RESAMPLES, bootstrap_mean
 from sparring.gate.decision import decide
 from sparring.gate.policy import load_policy
 
@@ -85,21 +84,13 @@ def _slice(rng: np.random.Generator, role: str, kind: str, name: str, n: int) ->
 
 
 def large(folder: Path) -> dict[str, Any]:
-    """In the child: read, decide, and bootstrap every slice's difference; the champion is the reference too."""
+    """In the child: read and decide as the gate does, bootstrap included; the champion is the reference too."""
     begin = time.perf_counter(), time.process_time()
     mine, theirs = (decode_verdicts((folder / f"{role}.parquet").read_bytes()) for role in ("candidate", "champion"))
-    decision = decide(load_policy("standard"), mine, theirs, theirs, first_run=False)
-    middle = time.perf_counter()
-    for kind, label in (("harmful", "harmful"), ("benign", "passed"), ("capability", "score")):
-        for name in SLICES[kind]:
-            rows = np.flatnonzero((np.array(mine["kind"]) == kind) & (np.array(mine["slice"]) == name))
-            a, b = (np.array(side[label].take(rows)).astype(np.float64) for side in (mine, theirs))
-            _, clusters = np.unique(np.array(mine["behavior"].take(rows)), return_inverse=True)
-            bootstrap_mean(a - b, clusters.astype(np.int64), resamples=RESAMPLES)
+    decision = decide(load_policy("standard"), mine, theirs, theirs, first_run=False, resample=True)
     return {
         "outcome": decision.outcome,
         "seconds": round(time.perf_counter() - begin[0], 2),
-        "of them decide": round(middle - begin[0], 2),
         "CPU seconds": round(time.process_time() - begin[1], 2),
         "most MB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "torch imported": "torch" in sys.modules,

@@ -34,10 +34,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from rich.console import Console
-from rich.table import Table
 from scipy import stats
 
 from benchmarks._gate_cost import cost
+from benchmarks._gate_show import show
 from benchmarks._gate_worlds import (
     BENIGN,
     BENIGN_CLUSTER,
@@ -103,7 +103,7 @@ def main(asked: argparse.Namespace) -> dict[str, Any]:
     result = _header(asked.quick) | summary(kept)
     if not asked.no_cost:
         result["cost"] = cost()
-    _print(result)
+    show(result)
     if not asked.quick:
         RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result))
@@ -166,10 +166,15 @@ def year(number: int, *, in_full: bool) -> dict[str, Any]:
     return {"promoted": promoted, "calls": calls, "alphas": sorted(alphas), "naive": naive}
 
 
+def _less(hits: Bools, others: Bools) -> Floats:
+    """Hits less others, prompt by prompt: −1, 0 or 1."""
+    return hits.astype(np.float64) - others.astype(np.float64)
+
+
 def _may_be_better(harm: Mapping[str, Bools], alpha: float) -> bool:
     """Whether the t test, one of the two that superiority takes the larger p of, is passed."""
     rows = np.arange(HARMFUL)
-    mean = clustered_mean(harm["candidate"] * 1.0 - harm["champion"], rows % (HARMFUL // 2), rows // (HARMFUL // 2))
+    mean = clustered_mean(_less(harm["candidate"], harm["champion"]), rows % (HARMFUL // 2), rows // (HARMFUL // 2))
     spread = math.sqrt(mean.clusters / (mean.clusters - 1) * float(mean.totals @ mean.totals))
     return mean.value < 0 and t_tail(-mean.value / spread, mean.df) <= alpha
 
@@ -222,7 +227,7 @@ def at_margin(name: str, number: int) -> dict[str, Any]:
 def _margin_tests(name: str, benign: Mapping[str, Bools], scores: Mapping[str, Floats]) -> Iterator[Endpoint]:
     """The tests whose margin is just lost, against champion and reference."""
     if name == "over-refusal":
-        lined_up = evidence("benign", {role: 1.0 - hits for role, hits in benign.items()})
+        lined_up = evidence("benign", {role: (~hits).astype(np.float64) for role, hits in benign.items()})
         found = [endpoints.benign(STANDARD, lined_up, side) for side in AGAINST]
         yield from (test for test in found if test is not None)
         return
@@ -247,7 +252,7 @@ def creep(number: int, *, champion_alone: bool) -> dict[str, Any]:
         truth = replace(CREEP, champion_drift=drift)
         benign = refused(rng, truth)
         against = AGAINST[:1] if champion_alone else AGAINST
-        kept = all(_benign_kept(benign[side] * 1.0 - benign["candidate"]) for side in against)
+        kept = all(_benign_kept(_less(benign[side], benign["candidate"])) for side in against)
         if kept and not champion_alone:
             calls += 1
             harm, scores = harmful(rng, truth), capability(rng, truth)
@@ -378,55 +383,6 @@ def _header(quick: bool) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 1),
     }
-
-
-def _print(result: Mapping[str, Any]) -> None:
-    console, alpha = Console(width=140), result["alpha"]
-    console.print(
-        f"policy standard; α {alpha['superiority, a year']} a year, {alpha['superiority, a look']:.2g} a look,"
-        f" {alpha['non-inferiority, each test']} each margin; {result['worlds']['harmful']};"
-        f" {result['worlds']['benign']}; {result['worlds']['capability']};"
-        f" design effects {result['worlds']['design effects']}"
-    )
-    for name in ("weekly", "weekly, in full"):
-        if name in result:
-            table = Table(f"same model, {name}", "P(any promotion in a year)", "promotions a year")
-            found = result[name]
-            table.add_row(
-                f"sparring, standard ({found['years']} years, {found['decide calls']} calls of decide in full)",
-                _written(found["P(any promotion)"]),
-                f"{found['promotions a year']}",
-            )
-            for rule, share in found["naive P(any)"].items():
-                table.add_row(rule, f"{share:.3f}", f"{found['naive a year'][rule]}")
-            console.print(table)
-    table = Table("one look", "looks", "P(PROMOTE)", "any of 52 looks", "discordance", "share of tests not passed")
-    for name, found in result.items():
-        if isinstance(found, dict) and "P(PROMOTE)" in found:
-            table.add_row(
-                name,
-                str(found["looks"]),
-                _written(found["P(PROMOTE)"]),
-                str(found["P(any in 52 looks)"]),
-                _list(found["discordance"]),
-                _list(found["not passed"]),
-            )
-    console.print(table)
-    table = Table("over-refusal +0.4 points a week, margin 2", "years", "mean drift", "95th percentile", "promotions")
-    for name in ("creep", "creep, champion alone"):
-        if name in result:
-            table.add_row(name, *(str(value) for value in list(result[name].values())[:4]))
-    console.print(table)
-    if "cost" in result:
-        console.print(Table.grid(), _list(result["cost"]))
-
-
-def _written(share: Sequence[float]) -> str:
-    return f"{share[0]:.3f} [{share[1]:.3f}, {share[2]:.3f}]"
-
-
-def _list(values: Mapping[str, Any]) -> str:
-    return "\n".join(f"{name}: {value}" for name, value in values.items())
 
 
 def _parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -311,7 +311,7 @@ class Overtaken:
 def test_a_stale_end_of_the_log_is_not_overwritten(line: Line, round_two: GateInputs) -> None:
     result = decided(line, round_two)
     other = line.checkpoint("other")
-    _held(line, promote(Overtaken(line, other), ending(round_two, result)), "record 3, a promotion")  # type: ignore[arg-type]
+    _held(line, promote(Overtaken(line, other), ending(round_two, result)), "record 3, a promotion")
     assert read_log(line.store).champion == other
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.gate import MARGINS, POWER, SAME, SEED, STANDARD, at_margin, creep, harmful, look, year
+from benchmarks._gate_worlds import harmful
+from benchmarks.gate import MARGINS, POWER, SAME, SEED, STANDARD, at_margin, creep, look, year
 from benchmarks.gate import _decided as decided
 from benchmarks.gate import _may_be_better as may_be_better
 
