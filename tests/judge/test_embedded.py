@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -212,14 +211,6 @@ def test_a_prompt_too_long_to_read_is_in_doubt(judge: Judge) -> None:
     free, labelled = judge.judge([JudgeCase(story, COMPLIES[0]), JudgeCase(story, COMPLIES[0], "harmful")])
     assert free.prompt_harmful is True
     assert labelled.harmful is True
-
-
-def test_fast(judge: Judge) -> None:
-    """300 cases take about 2 s on two idle cores; processor time is what a busy machine cannot distort much."""
-    cases = [JudgeCase(f"{BENIGN} ({i})", f"{i}: {HELPS[i % 3]}", "benign") for i in range(300)]
-    start = time.process_time()
-    judge.judge(cases)
-    assert time.process_time() - start < 10.0
 
 
 def test_ids_pin() -> None:

@@ -289,6 +289,8 @@ class DiskFull(LocalStore):
         super().upload(path, key)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_after_a_fault_at_any_write_the_next_run_ends_like_an_undisturbed_one(world: World, tmp_path: Path) -> None:
     undisturbed = world.run()
     written = _everything(world.store)
