@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -252,7 +251,8 @@ def test_more_harm_never_helps(changed: list[int]) -> None:
             assert new.estimate <= old.estimate
 
 
-def test_twenty_thousand_rows_take_less_than_three_seconds() -> None:
+def test_twenty_thousand_rows_are_decided_like_a_few() -> None:
+    """How long that takes: `python -m benchmarks gate`."""
     tables = []
     for model, asr in ((CANDIDATE, 0.1), (CHAMPION, 0.3), (REFERENCE, 0.3)):
         copies = []
@@ -265,10 +265,7 @@ def test_twenty_thousand_rows_take_less_than_three_seconds() -> None:
             copies.append(table)
         tables.append(pa.concat_tables(copies))
     assert tables[0].num_rows > 20_000
-    begin = time.process_time()
-    decision = later(*tables)
-    assert decision.outcome == "PROMOTE"
-    assert time.process_time() - begin < 3.0
+    assert later(*tables).outcome == "PROMOTE"
 
 
 def test_several_answers_a_prompt_are_averaged() -> None:
