@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -20,6 +21,29 @@ app.add_typer(verdicts.app, name="verdicts")
 inspect.register(app)
 acts.register(app)
 models.register(app)
+
+
+_WITHOUT_PANDAS: Final = ("gate", "verdicts", "status", "history", "verify")
+
+
+def main() -> None:
+    """The program.
+
+    pyarrow imports pandas at its first conversion where there is one, a second or two for nothing: commands that make
+    no data frame do not let it.
+    """
+    if sys.argv[1:2] and sys.argv[1] in _WITHOUT_PANDAS:
+        sys.meta_path.insert(0, _NoPandas())
+    app()
+
+
+class _NoPandas:
+    """A finder that says: there is none."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        """Nothing to say of any other module."""
+        if name == "pandas":
+            raise ModuleNotFoundError("pandas is left alone", name=name)
 
 
 def _version(wanted: bool) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -188,12 +187,13 @@ def _duplicates(table: pa.Table, name: str) -> list[str]:
 
 def _rows(name: str, table: pa.Table, column: str, wrong: pa.ChunkedArray, rule: str) -> list[str]:
     """One line for a mask of wrong rows, naming the first; nothing when the mask is empty."""
-    rows = np.flatnonzero(wrong.to_numpy(zero_copy_only=False))
+    rows = pc.indices_nonzero(wrong)  # `to_numpy` of a chunked column imports pandas where there is one
     if len(rows) == 0:
         return []
-    value = table[column][int(rows[0])].as_py()
+    first = rows[0].as_py()
+    value = table[column][first].as_py()
     more = f" ({len(rows)} rows)" if len(rows) > 1 else ""
-    return [f"{name}: row {rows[0]}: `{column}` is {value!r}; it {rule}{more}"]
+    return [f"{name}: row {first}: `{column}` is {value!r}; it {rule}{more}"]
 
 
 def _as_type(column: pa.ChunkedArray, field: pa.Field, name: str) -> pa.ChunkedArray:

@@ -14,9 +14,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from sparring.cli.main import app
+from sparring.evaluate.tables import encode_verdicts
 from sparring.registry import rounds
 from sparring.registry.champion import read_log
 from sparring.steps.entry import execute
+from tests.gate.worlds import promoting
 from tests.pipelines.planted import BASE, BETTER, Planted, plant
 
 ROOT = Path(__file__).parent.parent.parent
@@ -179,3 +181,15 @@ def test_a_given_up_round_does_not_hide_the_line(tmp_path: Path) -> None:
     rounds.close(planted.store, planted.number, decision="INVALID", reason="given up")
     facts = json.loads(sparring("status", "--store", planted.request.store, "--json", cwd=tmp_path).stdout)
     assert (facts["open_round"], facts["rounds"]) == (None, 1)
+
+
+def test_a_decision_does_not_wait_for_pandas(tmp_path: Path) -> None:
+    """Which the training's packages bring, and which pyarrow would import."""
+    for name, table in zip(("new", "old"), promoting(), strict=False):
+        (tmp_path / f"{name}.parquet").write_bytes(encode_verdicts(table))
+    code = (
+        "import sys; from sparring.cli.main import main\nsys.argv = 'sparring gate new.parquet old.parquet'.split()\n"
+        "try: main()\nfinally: print('pandas', sys.modules.get('pandas'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "INVALID" in done.stdout and done.stdout.splitlines()[-1] == "pandas None", done.stderr
