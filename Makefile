@@ -23,10 +23,10 @@ run: setup ## play one round: train, judge, gate, promote or hold; again: the ne
 	@$(PY) -m pipelines run $(if $(CONFIG),--config "$(CONFIG)") $(ARGS)
 
 test: setup ## the fast tests (ARGS="-k gate")
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n auto $(ARGS)
 
 test-all: setup ## all tests that need no cluster: the fast and the slow ones
-	@$(PY) -m pytest -m "not e2e" $(ARGS)
+	@$(PY) -m pytest -n auto -m "not e2e" $(ARGS)
 
 check: setup ## format, lint, types, import directions
 	@$(PY) -m ruff format --check --quiet || { echo "make format mends it"; exit 1; }
