@@ -26,6 +26,7 @@ HeldOut = tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], npt.NDArray[np.str
 """Called refused, really refused, source of the text; shape (n,) each."""
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", NAMES)
 def test_weights_rebuild(name: str, tmp_path: Path) -> None:

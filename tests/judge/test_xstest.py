@@ -40,6 +40,8 @@ def test_labels_as_published() -> None:
     assert counts == {"gpt4": 220, "llama2new": 274, "llama2orig": 349, "mistralguard": 240}
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 @needs_data
 def test_quick_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
     result: dict[str, Any] = main(quick=True)

@@ -317,6 +317,7 @@ def test_a_damaged_record_is_named(world: World, key: str) -> None:
         world.run()
 
 
+@pytest.mark.slow
 def test_demonstrations_that_stand_in_a_suite_are_named_for_the_warm_start(world: World) -> None:
     known = starter.demonstrations()[0]
     assert world.run().known_demonstrations == ()
