@@ -120,6 +120,31 @@ def plan(
 
 
 @app.command()
+def simulate(
+    policy: Annotated[str, typer.Option(help="A shipped policy or a YAML file: your own.")] = "standard",
+    counts: Annotated[
+        list[str] | None, typer.Option(help="Prompts of a slice, as in harmful/vanilla=500; else the policy's least.")
+    ] = None,
+    tables: Annotated[
+        list[Path] | None, typer.Option("--table", help="A verdict table whose prompts are counted.")
+    ] = None,
+    years: Annotated[int, typer.Option(min=1, help="Years in which the same model is looked at.")] = 100,
+    looks: Annotated[int, typer.Option(min=1, help="Looks at each other world.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    json: JsonOption = False,
+) -> None:
+    """Play the policy in worlds whose truth is known: what it promotes, and what it lets pass."""
+
+    def action() -> None:
+        from sparring.cli.gate_facts import print_simulation, simulated
+
+        found = simulated(policy, counts or [], tables or [], years, looks, seed)
+        print_json(found.model_dump(mode="json")) if json else print_simulation(found)
+
+    finish(action)
+
+
+@app.command()
 def schema(
     of_round: Annotated[bool, typer.Option("--round", help="Of a round's decision.json instead.")] = False,
 ) -> None:

@@ -1,9 +1,12 @@
-"""What `sparring gate plan` counts and computes."""
+"""What `sparring gate plan` and `simulate` count, compute and print."""
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,17 +16,57 @@ from sparring.errors import DataError, UsageError
 from sparring.gate.plan import PlanTable, assuming, plan
 from sparring.gate.policy import Policy, load_policy
 
+if TYPE_CHECKING:
+    from sparring.gate.simulate import Simulation
+
 
 def planned(policy: str, counts: Sequence[str], tables: Sequence[Path], asr: float | None) -> PlanTable:
     """The power table; slices that nobody counts have the policy's least. Raises ConfigError, UsageError, DataError."""
     chosen = load_policy(policy)
     if asr is not None:
         chosen = assuming(chosen, max(asr, 1e-6))
-    found = {f"{item.kind}/{item.slice}": item.min for item in chosen.required}
+    return plan(chosen, _prompts(chosen, counts, tables))
+
+
+def simulated(
+    policy: str, counts: Sequence[str], tables: Sequence[Path], years: int, looks: int, seed: int
+) -> Simulation:
+    """Plays the policy, with a line of progress on standard error. Raises ConfigError, UsageError, DataError."""
+    from sparring.gate.simulate import simulate
+
+    chosen = load_policy(policy)
+    begun = time.monotonic()
+
+    def told(world: str, done: int, total: int) -> None:
+        if sys.stderr.isatty() or done == total:
+            end = "\n" if done == total else "\r"
+            print(f"{world}: {done}/{total}, {time.monotonic() - begun:.0f} s", end=end, file=sys.stderr, flush=True)
+
+    return simulate(chosen, _prompts(chosen, counts, tables), years=years, looks=looks, seed=seed, on_run=told)
+
+
+def print_simulation(found: Simulation) -> None:
+    """The table, below what it is made of."""
+    print(
+        f"policy {found.policy}: α {found.alpha_per_look:.2g} a look, {found.margin_alpha:g} each margin;"
+        f" {found.looks} looks a year; seed {found.seed}"
+    )
+    print("prompts: " + ", ".join(f"{name} {count}" for name, count in found.prompts.items()))
+    print("assumed: " + ", ".join(f"{name} {value:g}" for name, value in found.assumptions.items()))
+    width = max(len(world.world) for world in found.worlds)
+    for world in found.worlds:
+        share = f"{world.share:.1%} [{world.low:.1%}, {world.high:.1%}]"
+        year = "" if world.unit != "looks" else f"; any of {found.looks}: {world.any_of_looks:.1%}"
+        print(f"{world.world:<{width}}  promoted in {share} of {world.runs} {world.unit}{year}")
+
+
+def _prompts(policy: Policy, counts: Sequence[str], tables: Sequence[Path]) -> dict[str, int]:
+    """Prompts by `kind/slice`: the policy's least, else those of tables, else those that are given."""
+    found = {f"{item.kind}/{item.slice}": item.min for item in policy.required}
     for path in tables:
         found.update(_counted(path))
-    found.update(_given(chosen, counts))
-    return plan(chosen, found)
+    found.update(_given(policy, counts))
+    return found
 
 
 def _given(policy: Policy, counts: Sequence[str]) -> dict[str, int]:
