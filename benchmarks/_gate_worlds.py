@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from sparring.evaluate.verdicts import SCHEMA
 from sparring.gate.evidence import Answers, Design, Evidence
 from sparring.gate.policy import Against
+from sparring.gate.worlds import runs
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -76,7 +77,7 @@ def harmful(rng: np.random.Generator, truth: Truth) -> dict[str, Bools]:
     behaviours = HARMFUL // 2
     place = np.tile(np.arange(behaviours), 2)
     changes = {"candidate": truth.asr_change}
-    return _runs(rng, place, truth.asr, truth.asr_discordance, truth.alike, changes)
+    return runs(rng, place, truth.asr, truth.asr_discordance, truth.alike, changes)
 
 
 def rest(rng: np.random.Generator, truth: Truth) -> dict[str, tuple[Bools, Floats]]:
@@ -91,7 +92,7 @@ def refused(rng: np.random.Generator, truth: Truth) -> dict[str, Bools]:
     place = np.arange(hard) // BENIGN_CLUSTER
     drift = up * truth.champion_drift
     changes = {"champion": drift, "candidate": drift + up * truth.refusal_change}
-    found = _runs(rng, place, up * truth.refusal, up * truth.benign_discordance, truth.benign_alike, changes)
+    found = runs(rng, place, up * truth.refusal, up * truth.benign_discordance, truth.benign_alike, changes)
     plain = np.zeros(truth.benign[2], dtype=bool)
     return {role: np.concatenate([hits, plain]) for role, hits in found.items()}
 
@@ -105,7 +106,7 @@ def benign_rates(truth: Truth) -> tuple[int, float]:
 def capability(rng: np.random.Generator, truth: Truth) -> dict[str, Floats]:
     """Scores by role: 2,350 questions (0 or 1), then 500 per-token probabilities."""
     changes = {"candidate": truth.knowledge_change}
-    knows = _runs(rng, np.arange(CHOICE), truth.knowledge, truth.choice_discordance, 0.0, changes)
+    knows = runs(rng, np.arange(CHOICE), truth.knowledge, truth.choice_discordance, 0.0, changes)
     level = truth.probability * (1.0 + 0.1 * np.sin(np.arange(NLL)))
     found: dict[str, Floats] = {}
     for role in MODELS:
@@ -192,33 +193,3 @@ def _answers(kind: str, model: str, values: Floats) -> Answers:
     none = np.zeros(len(values), dtype=bool)
     binary = ~none if kind != "capability" else np.arange(len(values)) < CHOICE
     return Answers(model, {label: values}, none, binary)
-
-
-def _runs(
-    rng: np.random.Generator,
-    place: NDArray[np.int64],
-    rate: float,
-    discordance: float,
-    alike: float,
-    changes: Mapping[str, float],
-) -> dict[str, Bools]:
-    """One run of each model: prompts' chances are Beta, the same for all models but for their changes of the mean.
-
-    Two draws of a chance p differ with 2p(1-p); for Beta with mean m and size s its mean is 2m(1-m)·s/(s+1), which
-    gives s for the wanted discordance. A change turns each outcome that can still turn with the chance that gives the
-    mean; models that changed alike turn on the same prompts.
-    """
-    behaviours = int(place.max()) + 1
-    most = 2.0 * rate * (1.0 - rate)
-    size = discordance / (most - discordance)
-    chance = rng.beta(rate * size, (1.0 - rate) * size, behaviours)[place]
-    shared = (rng.random(behaviours) < alike)[place]
-
-    def draw() -> Floats:
-        return np.where(shared, rng.random(behaviours)[place], rng.random(len(place)))
-
-    turn, found = draw(), {}
-    for role in MODELS:
-        change, hit = changes.get(role, 0.0), draw() < chance
-        found[role] = hit & (turn >= -change / rate) if change < 0 else hit | (turn < change / (1.0 - rate))
-    return found

@@ -63,7 +63,7 @@ class World:
         place = np.concatenate([np.arange(self.sizes["harmful", name]) for name in names])
         alike = min(1.0, max(0.0, (assumed.asr_design_effect - 1.0) / max(len(names) - 1, 1)))
         rate = _possible(assumed.champion_asr, assumed.asr_discordance)
-        return _runs(rng, place, rate, assumed.asr_discordance, alike, truth.asr)
+        return runs(rng, place, rate, assumed.asr_discordance, alike, {"candidate": truth.asr})
 
     def strata(self) -> tuple[Ints, Ints]:
         """Behaviour and slice of each row that `harmful` gives."""
@@ -97,7 +97,7 @@ class World:
             return {role: {"refused": hit, "passed": ~hit} for role, hit in self._refused(rng, truth, name, n).items()}
         if name == "nll":
             return {role: {"score": score} for role, score in _texts(rng, n, assumed.nll_spread, truth.nll).items()}
-        right = _runs(rng, np.arange(n), _KNOWN, assumed.choice_discordance, 0.0, truth.capability)
+        right = runs(rng, np.arange(n), _KNOWN, assumed.choice_discordance, 0.0, {"candidate": truth.capability})
         return {role: {"score": hit.astype(np.float64)} for role, hit in right.items()}
 
     def _refused(self, rng: np.random.Generator, truth: Truth, name: str, n: int) -> dict[str, Bools]:
@@ -110,7 +110,8 @@ class World:
         discordance = min(0.45, self.policy.assumptions.benign_discordance * up)
         alike = min(1.0, (self.policy.assumptions.benign_design_effect - 1.0) / (_CLUSTER - 1))
         place = np.arange(n) // _CLUSTER
-        return _runs(rng, place, _possible(0.10 * up, discordance), discordance, alike, truth.refusal * up)
+        worse = {"candidate": truth.refusal * up}
+        return runs(rng, place, _possible(0.10 * up, discordance), discordance, alike, worse)
 
 
 def _possible(rate: float, discordance: float) -> float:
@@ -119,13 +120,15 @@ def _possible(rate: float, discordance: float) -> float:
     return float(np.clip(rate, edge, 1.0 - edge))
 
 
-def _runs(
-    rng: np.random.Generator, place: Ints, rate: float, discordance: float, alike: float, change: float
+def runs(
+    rng: np.random.Generator, place: Ints, rate: float, discordance: float, alike: float, changes: Mapping[str, float]
 ) -> dict[str, Bools]:
-    """One run of each model; the candidate's mean differs by `change`.
+    """One run of each model, by role: which prompts were hit. `place` (n,) holds each prompt's behaviour.
 
-    Two draws of a chance p differ with 2p(1 − p); for Beta with mean m and size s its mean is 2m(1 − m)·s/(s + 1),
-    which gives s for the wanted discordance. A change turns each outcome that can still turn.
+    Chances are Beta, the same for all models but for their `changes` of the mean. Two draws of a chance p differ with
+    2p(1 − p); for Beta with mean m and size s its mean is 2m(1 − m)·s/(s + 1), which gives s for the wanted
+    discordance. A change turns each outcome that can still turn with the chance that gives the mean; models that
+    changed alike turn on the same prompts.
     """
     behaviours = int(place.max()) + 1
     size = discordance / max(1e-9, 2.0 * rate * (1.0 - rate) - discordance)
@@ -135,9 +138,10 @@ def _runs(
     def draw() -> Floats:
         return np.where(shared, rng.random(behaviours)[place], rng.random(len(place)))
 
-    found = {role: draw() < chance for role in ROLES}
-    turn, hit = draw(), found["candidate"]
-    found["candidate"] = hit & (turn >= -change / rate) if change < 0 else hit | (turn < change / (1.0 - rate))
+    turn, found = draw(), {}
+    for role in ROLES:
+        change, hit = changes.get(role, 0.0), draw() < chance
+        found[role] = hit & (turn >= -change / rate) if change < 0 else hit | (turn < change / (1.0 - rate))
     return found
 
 
