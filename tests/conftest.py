@@ -185,3 +185,10 @@ def _wait_until_ready(server: Seaweed, process: subprocess.Popen[bytes], log: Pa
         except (BotoCoreError, ClientError):
             time.sleep(0.2)
     pytest.fail(f"SeaweedFS did not start: {log.read_text(errors='replace')[-2000:]}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests that name no limit of their own get three times the usual one."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(900))
