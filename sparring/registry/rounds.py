@@ -109,7 +109,8 @@ def load_end(store: Store, number: int) -> End | None:
 def save_result(store: Store, number: int, step: str, result: BaseModel, *, replace: bool = False) -> None:
     """Stores a step's result. The first one stands: a different second one raises ConflictError unless `replace`."""
     key = _key(number, f"{check_key(step)}/result.json")
-    data = _encode(result)
+    body = {"schema_version": SCHEMA_VERSION, **json.loads(result.model_dump_json())}
+    data = canonical(body)
     if replace:
         store.put(key, data)
     elif not store.put_if_absent(key, data) and store.get(key) != data:
@@ -117,8 +118,18 @@ def save_result(store: Store, number: int, step: str, result: BaseModel, *, repl
 
 
 def load_result(store: Store, number: int, step: str, cls: type[T]) -> T | None:
-    """A step's result, None when it has none. Raises CorruptError."""
-    return _load(store, _key(number, f"{check_key(step)}/result.json"), cls)
+    """A step's result, None when it has none. Raises CorruptError, also for one that a later release wrote."""
+    key = _key(number, f"{check_key(step)}/result.json")
+    try:
+        body = json.loads(store.get(key))
+        version = body.pop("schema_version", 1)  # release 0.1 wrote none at first
+    except NotFoundError:
+        return None
+    except (ValueError, AttributeError, TypeError) as error:
+        raise CorruptError(f"{key!r} in {store.url} is not what was written: {error}") from error
+    if version != SCHEMA_VERSION:
+        raise CorruptError(f"{key!r} in {store.url} has schema version {version}, this release reads {SCHEMA_VERSION}")
+    return _validated(store, key, json.dumps(body).encode(), cls)
 
 
 def save_config(store: Store, config: RunConfig) -> str:
@@ -163,8 +174,12 @@ def _load(store: Store, key: str, cls: type[T]) -> T | None:
 
 
 def _decode(store: Store, key: str, cls: type[T]) -> T:
+    return _validated(store, key, store.get(key), cls)
+
+
+def _validated(store: Store, key: str, data: bytes, cls: type[T]) -> T:
     try:
-        return cls.model_validate_json(store.get(key))
+        return cls.model_validate_json(data)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         where = ".".join(map(str, fault["loc"])) or "file"

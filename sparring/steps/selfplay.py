@@ -194,7 +194,7 @@ def _warm(
     )
     save_policy(policy.model, start, scratch / "model")
     digest = save_checkpoint(store, scratch / "model", meta={"parent": inputs.prepared.start, "phase": "warm"})
-    store.put(key, json.dumps({"digest": digest}).encode())
+    store.put(key, json.dumps({"schema_version": 1, "digest": digest}).encode())
     curves.flush()
     shutil.rmtree(scratch, ignore_errors=True)
     return digest

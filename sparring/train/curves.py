@@ -53,7 +53,8 @@ class CurveFile:
     def add(self, line: dict[str, Any]) -> None:
         """Appends a line; one of the same phase and step, left by a killed run, gives way."""
         key = (line["phase"], line["step"])
-        self.lines = [old for old in self.lines if (old["phase"], old["step"]) != key] + [line]
+        self.lines = [old for old in self.lines if (old["phase"], old["step"]) != key]
+        self.lines.append({"schema_version": 1, **line})
 
     def flush(self) -> None:
         """Puts all lines into the store."""

@@ -39,4 +39,5 @@ def games_table(games: Sequence[Game]) -> pa.Table:
     schema = pa.schema(
         [pa.field(f.name, types.get(str(f.type).split(" ")[0], pa.string()), f.name in _NULLABLE) for f in fields(Game)]
     )
-    return pa.Table.from_pylist([asdict(game) for game in games], schema=schema)
+    marked = schema.with_metadata({"sparring.schema": "1"})
+    return pa.Table.from_pylist([asdict(game) for game in games], schema=marked)
