@@ -114,13 +114,16 @@ def test_repetition_is_a_share(text: str) -> None:
 
 @pytest.mark.slow
 def test_the_packaged_model_in_each_slice(packaged: Policy) -> None:
+    """It knows what is written out; of letters and sums only the form is held, for it knows neither."""
     with torch.inference_mode():
         assert score(packaged, NLL) > score(packaged, {**NLL, "target": "Quartz zebra nine the of."})
         written = _row("choice", prompt="The opposite of hot is", choices=["cold", "loud"], answer=0, form="text")
         assert score(packaged, written) == 1.0
-        assert sum(math.exp(value) for value in letter_scores(packaged, CHOICE)) > 0.1  # it knows that a letter comes
+        letters = letter_scores(packaged, CHOICE)
+    assert len(letters) == len(CHOICE["choices"]) and all(-30.0 < value < 0.0 for value in letters)
     ((answer, _),) = number_answers(packaged, [NUMBER], tokens=48, batch=1)
-    assert number_score(NUMBER, answer) == 1.0 and "Question:" not in answer
+    assert "Question:" not in answer and number_score(NUMBER, answer) in (0.0, 1.0)
+    assert number_answers(packaged, [NUMBER], tokens=48, batch=1)[0][0] == answer
 
 
 def _answered(prompt: str, text: str) -> dict[str, Any]:
