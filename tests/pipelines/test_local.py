@@ -164,7 +164,7 @@ def test_an_unforeseen_fault_shows_the_end_of_the_log(tmp_path: Path) -> None:
     planted.store.put("champion/log/000001.json", b"{}")
     done = run(planted.request.store)
     assert done.returncode == 1
-    assert "log: " in done.stdout and done.stderr.startswith("error: step promote: ")
+    assert "log: " in done.stdout and done.stderr.startswith("error: step gate: ")
     assert rounds.open_round(planted.store) is not None
 
 
