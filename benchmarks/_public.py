@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 from collections.abc import Mapping
@@ -21,11 +22,14 @@ Answers = dict[str, list[str]]
 
 
 def public_prompts(folder: Path, limit: int) -> dict[str, list[str]]:
-    """At most `limit` prompts a suite, drawn with a fixed seed."""
-    harm = load_prompts(str(folder / "harmbench" / "harmbench_behaviors_text_test.csv"), max_chars=10_000)
+    """At most `limit` prompts a suite, drawn with a fixed seed.
+
+    Of HarmBench its standard behaviours only: the copyright ones ask for lyrics and book pages, which no safety
+    training here teaches to refuse, and the contextual ones mean little without their context.
+    """
     xstest = load_prompts(str(folder / "xstest" / "xstest_prompts.csv"), max_chars=10_000)
     found = {
-        "harmbench": [row.prompt for row in harm],
+        "harmbench": _standard(folder / "harmbench" / "harmbench_behaviors_text_test.csv"),
         "or-bench-hard": _texts(folder / "or_bench" / "or_bench-hard-1k.csv"),
         "xstest-unsafe": [row.prompt for row in xstest if row.label == "harmful"],
         "xstest-safe": [row.prompt for row in xstest if row.label == "benign"],
@@ -33,6 +37,11 @@ def public_prompts(folder: Path, limit: int) -> dict[str, list[str]]:
         "everyday": [row.prompt for row in starter.benign("plain", "heldout")],
     }
     return {name: random.Random(name).sample(texts, min(limit, len(texts))) for name, texts in found.items()}
+
+
+def _standard(path: Path) -> list[str]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return [row["Behavior"] for row in csv.DictReader(file) if row["FunctionalCategory"] == "standard"]
 
 
 def _texts(path: Path) -> list[str]:
