@@ -46,8 +46,8 @@ COMPILE := pip compile pyproject.toml --universal --python-version 3.11 --quiet 
 
 pins: setup ## renew requirements/*.txt from pyproject.toml (needs uv)
 	uv $(COMPILE) --all-extras -o requirements/dev.txt
-	uv $(COMPILE) --extra pipelines --extra train -c requirements/dev.txt -o requirements/train.txt
-	uv $(COMPILE) --extra pipelines -c requirements/dev.txt -o requirements/control.txt
+	uv $(COMPILE) --extra pipelines --extra sign --extra train -c requirements/dev.txt -o requirements/train.txt
+	uv $(COMPILE) --extra pipelines --extra sign -c requirements/dev.txt -o requirements/control.txt
 
 clean: ## remove .venv and caches; stores with rounds and champions stay
 	rm -rf $(VENV) $(VENV).lock dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
