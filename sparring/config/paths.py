@@ -53,4 +53,5 @@ _RULES: Final[Mapping[tuple[str, ...], Rule]] = {
     ("data", "suites", "*", "path"): _path,
     ("gate", "first_run"): _policy,
     ("gate", "policy"): _policy,
+    ("cluster", "ca_file"): _path,
 }

@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from sparring.config.cluster import ClusterConfig as ClusterConfig
 from sparring.config.judges import EndpointConfig as EndpointConfig
 from sparring.config.judges import JudgeConfig as JudgeConfig
 from sparring.config.section import Name as Name
@@ -319,3 +320,4 @@ class RunConfig(Section):
     gate: GateConfig = GateConfig()
     registry: RegistryConfig = RegistryConfig()
     report: ReportConfig = ReportConfig()
+    cluster: ClusterConfig = ClusterConfig()
