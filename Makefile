@@ -6,7 +6,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 ARGS ?=
 
-.PHONY: help setup run test test-all check format bench pins clean
+.PHONY: help setup run test test-all check format images bench pins clean
 
 help: ## this list
 	@echo "make TARGET [VARIABLE=value]"
@@ -38,6 +38,9 @@ format: setup ## mend the format and what the linter can mend
 	@$(PY) -m ruff format --quiet
 	@$(PY) -m ruff check --fix --quiet
 
+images: ## build the container images with buildah, podman or docker (IMAGES="control train judge"; docs/images.md)
+	@images/build $(IMAGES)
+
 bench: setup ## measure against the named peers (ARGS=--quick: a minute each)
 	@for file in benchmarks/[a-z]*.py; do $(PY) -m benchmarks $$(basename $$file .py) $(ARGS) || exit 1; done
 
@@ -48,6 +51,8 @@ pins: setup ## renew requirements/*.txt from pyproject.toml (needs uv)
 	uv $(COMPILE) --all-extras -o requirements/dev.txt
 	uv $(COMPILE) --extra pipelines --extra sign --extra train -c requirements/dev.txt -o requirements/train.txt
 	uv $(COMPILE) --extra pipelines --extra sign -c requirements/dev.txt -o requirements/control.txt
+	echo "trl[vllm]" | uv $(subst --universal,--python-platform x86_64-manylinux_2_28,$(COMPILE)) - \
+		--extra pipelines --extra sign --extra train -o requirements/vllm.txt
 
 clean: ## remove .venv and caches; stores with rounds and champions stay
 	rm -rf $(VENV) $(VENV).lock dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
