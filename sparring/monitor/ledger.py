@@ -11,7 +11,7 @@ import re
 import socket
 import time
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
@@ -20,6 +20,8 @@ from sparring.store.base import Store
 from sparring.store.keys import check_key
 
 SCHEMA_VERSION = 1
+RUN_VARIABLE: Final = "SPARRING_RUN"
+"""Environment variable with the orchestrator's id of the run that a step belongs to."""
 _KEY = re.compile(r"ledger/(\d{6,})/([^/]+)\.json")
 _MOST_ERROR = 4000  # characters: a traceback of a thousand lines helps nobody
 
@@ -27,13 +29,17 @@ Status = Literal["ok", "failed", "killed"]
 
 
 class Attempt(BaseModel):
-    """One attempt. `end`, `seconds` and `status` are None in the store while it has no end."""
+    """One attempt. `end`, `seconds` and `status` are None in the store while it has no end.
+
+    `run` is the orchestrator's id of the run, "" where it has none.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
     start: AwareDatetime
     host: str
     pid: int
     clock: float
+    run: str = ""
     end: AwareDatetime | None = None
     seconds: float | None = None
     status: Status | None = None
@@ -69,7 +75,13 @@ class LedgerEntry(BaseModel):
 def started(store: Store, round: int, step: str) -> None:
     """Records the start of an attempt. Earlier attempts without end stay as they are."""
     entry = _load(store, round, step)
-    attempt = Attempt(start=datetime.now(UTC), host=socket.gethostname(), pid=os.getpid(), clock=time.monotonic())
+    attempt = Attempt(
+        start=datetime.now(UTC),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        clock=time.monotonic(),
+        run=os.environ.get(RUN_VARIABLE, ""),
+    )
     _save(store, entry, (*entry.attempts, attempt))
 
 

@@ -1,16 +1,19 @@
 """Where an orchestrator enters: one process a step, the same on a laptop and in a pod.
 
-    request ─► claim or number ─► recorded configuration ─► result there already? ─► ledger ─► step ─► result ─► ledger
+    request ─► claim or number ─► result there already? ─► lease ─► ledger ─► recorded configuration ─► step ─► result
 
 A step runs at most once to its end: with its result in the store it is skipped, so a run that was killed anywhere is
-finished by the next one. `promote` and `hold` close the round. `report` is written anew until the round is closed.
+finished by the next one. Of two runs that took up one round, one plays a step and the other gets a BusyError.
+`promote` and `hold` close the round. `report` is written anew until the round is closed.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Final
 
@@ -20,7 +23,7 @@ from sparring.config.run import Name
 from sparring.errors import SparringError, UsageError
 from sparring.monitor import ledger
 from sparring.progress import Progress
-from sparring.registry import rounds
+from sparring.registry import lease, rounds
 from sparring.registry.champion import read_log
 from sparring.steps.guard import end_with_runner
 from sparring.steps.results import GateResult, PromoteResult
@@ -59,11 +62,29 @@ def execute(step: str, run: str, round_number: str = "") -> str:
     number = _number(step, request, store, round_number)
     if number == 0:
         return ""
-    done = rounds.load_result(store, number, step, STEPS[step].result)
-    result = done or _play(step, request, store, number)
+    result = rounds.load_result(store, number, step, STEPS[step].result) or _alone(step, request, store, number)
     if step in ("promote", "hold"):
         _close(store, number, result)
     return STEPS[step].outcome(result)
+
+
+def publish(run: str, key: str, path: str) -> dict[str, float]:
+    """Copies the page at `key` to the file `path` and returns the round's numbers, for an orchestrator's own pages.
+
+    Without a page (`key` is "") an empty file and no numbers. Raises StoreError.
+    """
+    page = Path(path)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    if not key:
+        page.write_bytes(b"")
+        return {}
+    from sparring.report.metrics import RoundMetrics  # only the report pays for it
+
+    store = _parse(run).open()
+    page.write_bytes(store.get(key))
+    numbers = RoundMetrics.model_validate_json(store.get(f"{key.rpartition('/')[0]}/metrics.json"))
+    rates = {f"{name}.{role}": rate.value for name, by in numbers.rates.items() for role, rate in by.items()}
+    return {name: value for name, value in {**rates, **numbers.values}.items() if math.isfinite(value)}
 
 
 def _parse(run: str) -> RunRequest:
@@ -88,6 +109,15 @@ def _number(step: str, request: RunRequest, store: Store, given: str) -> int:
 def _is_final(store: Store, number: int, step: str) -> bool:
     """A page of an open round is not the last one: it leaves no result, so that it is written again."""
     return step != "report" or rounds.load_end(store, number) is not None
+
+
+def _alone(step: str, request: RunRequest, store: Store, number: int) -> BaseModel:
+    """Plays a step that no other run plays. The page may be drawn by two: each draws what there is."""
+    if step == "report":
+        return _play(step, request, store, number)
+    with lease.hold(store, number, step):
+        done = rounds.load_result(store, number, step, STEPS[step].result)  # meanwhile
+        return done or _play(step, request, store, number)
 
 
 def _play(step: str, request: RunRequest, store: Store, number: int) -> BaseModel:
