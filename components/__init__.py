@@ -6,10 +6,9 @@ Nothing big and no text from a prompt travels as a parameter: Argo would substit
 
 from __future__ import annotations
 
-import os
 from typing import Final
 
 from sparring import __version__
 
-IMAGE: Final = os.environ.get("SPARRING_IMAGE", f"sparring:{__version__}")
-"""Image of every step on a cluster, read when compiling. The local runner takes this interpreter instead."""
+IMAGE: Final = f"sparring-train:{__version__}"
+"""What a component names until it stands in a pipeline, where section `cluster` of the run file names its image."""

@@ -50,9 +50,14 @@ def run(
 @app.command("compile")
 def compile_(
     output: Annotated[Path, typer.Option("--output", "-o", help="YAML file to write.")],
+    config: ConfigOption = None,
+    override: SetOption = None,
+    kubernetes_manifest: Annotated[
+        bool, typer.Option("--kubernetes-manifest", help="As Pipeline and PipelineVersion resources, for GitOps.")
+    ] = False,
 ) -> None:
-    """Write the pipeline that Kubeflow runs; set SPARRING_IMAGE to the image of its steps."""
-    finish(lambda: _compile(output))
+    """Write the pipeline that Kubeflow runs, with the pods of section `cluster` of the run file."""
+    finish(lambda: _compile(output, config, override, kubernetes_manifest))
 
 
 def _need_kfp() -> None:
@@ -60,15 +65,14 @@ def _need_kfp() -> None:
         raise SetupError("kfp is not installed", hint="install sparring[pipelines], or use `make setup`")
 
 
-def _compile(output: Path) -> None:
+def _compile(output: Path, config: Path | None, override: list[str] | None, as_manifest: bool) -> None:
     _need_kfp()
-    from kfp import compiler
-
-    from pipelines.pipeline import round_pipeline
+    from pipelines.package import manifest, package
 
     if output.suffix not in (".yaml", ".yml"):
         raise UsageError(f"output {str(output)!r} must end in .yaml")
     if not output.absolute().parent.is_dir():
         raise UsageError(f"output folder {str(output.absolute().parent)!r} does not exist")
-    compiler.Compiler().compile(round_pipeline, str(output))
+    cluster = load(config, override).cluster
+    output.write_text(manifest(cluster) if as_manifest else package(cluster).text, encoding="utf-8")
     print(f"wrote {output}")

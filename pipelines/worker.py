@@ -14,7 +14,7 @@ from pathlib import Path
 from kfp import local
 
 from components.report.component import report
-from pipelines.pipeline import round_pipeline
+from pipelines.pipeline import make_pipeline
 from sparring.steps.guard import end_with_runner
 
 
@@ -31,7 +31,7 @@ def main() -> None:
     if options.report:
         report(run=options.run, round=options.report)
     else:
-        round_pipeline(run=options.run)
+        make_pipeline()(run=options.run)
 
 
 def _call_python_by_name() -> None:

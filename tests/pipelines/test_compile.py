@@ -1,8 +1,7 @@
-"""What is compiled for a cluster: the branch on the single decision, no caching, the exit handler, the image."""
+"""What is compiled for a cluster: the branch on the single decision, no caching, the exit handler, and every pod."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,19 +10,70 @@ from typing import Any
 import pytest
 import yaml
 
+from pipelines.package import package
+from sparring.config.cluster import ClusterConfig
+
 ROOT = Path(__file__).parent.parent.parent
 STEPS = {"prepare", "selfplay", "update-pool", "answer", "judge", "gate", "promote", "hold", "report"}
 
 
+RUN_FILE = """
+cluster:
+  secrets: {store: {id: AWS_ACCESS_KEY_ID, key: AWS_SECRET_ACCESS_KEY}}
+  env: {AWS_ENDPOINT_URL: "http://store:8333"}
+  claims: {models: /models}
+  run_as_user: 12345
+  deadline_s: 90000
+  keep_s: 86400
+  images: {control: "registry.example/control:1", train: "registry.example/train:1", pull_secrets: [registry]}
+  train:
+    accelerator: nvidia.com/gpu
+    accelerators: 2
+    memory: 64Gi
+    cpu_limit: "8"
+    shm: 16Gi
+    tmp: 100Gi
+    node_selector: {pool: gpu}
+    tolerations: [{key: nvidia.com/gpu, effect: NoSchedule}]
+    labels: {team: safety}
+    annotations: {note: "yes"}
+  steps:
+    gate: {timeout_s: 600, retries: 5}
+    answer: {accelerators: 1}
+    promote: {secrets: {champion: {id: AWS_ACCESS_KEY_ID, key: AWS_SECRET_ACCESS_KEY}}}
+"""
+
+
 @pytest.fixture(scope="module")
-def spec(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    path = tmp_path_factory.mktemp("compiled") / "round.yaml"
-    command = [sys.executable, "-m", "pipelines", "compile", "-o", str(path)]
-    environment = {**os.environ, "SPARRING_IMAGE": "registry.example/sparring:test"}
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
-    loaded = yaml.safe_load(path.read_text())
-    assert isinstance(loaded, dict)
-    return loaded
+def documents(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The pipeline, and what it asks of Kubernetes."""
+    return compiled(tmp_path_factory.mktemp("compiled"))
+
+
+def compiled(folder: Path, *more: str) -> list[dict[str, Any]]:
+    (folder / "run.yaml").write_text(RUN_FILE)
+    path = folder / "round.yaml"
+    command = [sys.executable, "-m", "pipelines", "compile", "-o", str(path), "-c", str(folder / "run.yaml"), *more]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return list(yaml.safe_load_all(path.read_text()))
+
+
+@pytest.fixture(scope="module")
+def spec(documents: list[dict[str, Any]]) -> dict[str, Any]:
+    return documents[0]
+
+
+@pytest.fixture(scope="module")
+def pods(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What Kubernetes is asked for, by step."""
+    found = documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    return {name.removeprefix("exec-"): pod for name, pod in found.items()}
+
+
+@pytest.fixture(scope="module")
+def containers(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    executors = spec["deploymentSpec"]["executors"]
+    return {name.removeprefix("exec-"): executor["container"] for name, executor in executors.items()}
 
 
 def dag(spec: dict[str, Any], component: str) -> dict[str, Any]:
@@ -37,11 +87,78 @@ def all_tasks(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {name: task for one in dags for name, task in one["tasks"].items()}
 
 
-def test_every_step_is_there_once_and_takes_the_image(spec: dict[str, Any]) -> None:
-    executors = spec["deploymentSpec"]["executors"]
-    assert {name.removeprefix("exec-") for name in executors} == STEPS
-    images = {executor["container"]["image"] for executor in executors.values()}
-    assert images == {"registry.example/sparring:test"}
+def test_every_step_is_there_once_and_takes_its_image(containers: dict[str, dict[str, Any]]) -> None:
+    train = {"selfplay", "answer", "prepare"}
+    wanted = {step: f"registry.example/{'train' if step in train else 'control'}:1" for step in STEPS}
+    assert {step: container["image"] for step, container in containers.items()} == wanted
+
+
+def test_every_pod_has_a_time_limit_a_user_and_a_writable_tmp(pods: dict[str, dict[str, Any]]) -> None:
+    assert set(pods) == STEPS
+    limits = {step: int(pod["activeDeadlineSeconds"]) for step, pod in pods.items()}
+    assert limits == {**dict.fromkeys(STEPS, 3600), "selfplay": 86400, "answer": 86400, "gate": 600}
+    for pod in pods.values():
+        assert pod["securityContext"] == {"runAsUser": "12345", "runAsNonRoot": True}
+        assert "/tmp" in [mount["mountPath"] for mount in pod["emptyDirMounts"]]
+        assert [secret["secretName"] for secret in pod["imagePullSecret"]] == ["registry"]
+        assert [(claim["constant"], claim["mountPath"]) for claim in pod["pvcMount"]] == [("models", "/models")]
+
+
+def test_only_pods_with_models_get_the_accelerator_and_its_place(
+    pods: dict[str, dict[str, Any]], containers: dict[str, dict[str, Any]]
+) -> None:
+    placed = {step for step, pod in pods.items() if pod.get("nodeSelector", {}).get("labels") == {"pool": "gpu"}}
+    accelerators = {
+        step: c["resources"]["accelerator"] for step, c in containers.items() if "accelerator" in c["resources"]
+    }
+    assert placed == set(accelerators) == {"selfplay", "answer"}
+    assert {step: one["resourceCount"] for step, one in accelerators.items()} == {"selfplay": "2", "answer": "1"}
+    selfplay = pods["selfplay"]
+    assert selfplay["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    assert selfplay["podMetadata"] == {"labels": {"team": "safety"}, "annotations": {"note": "yes"}}
+    mounts = {mount["mountPath"]: mount for mount in selfplay["emptyDirMounts"]}
+    assert mounts["/dev/shm"]["medium"] == "Memory" and mounts["/dev/shm"]["sizeLimit"] == "16Gi"
+    assert mounts["/tmp"]["sizeLimit"] == "100Gi" and "medium" not in mounts["/tmp"]
+    resources = containers["selfplay"]["resources"]
+    assert resources["resourceMemoryLimit"] == resources["resourceMemoryRequest"] == "64Gi"
+    assert resources["resourceCpuLimit"] == "8" and "resourceCpuLimit" not in containers["gate"]["resources"]
+
+
+def test_secrets_are_named_and_never_held(
+    pods: dict[str, dict[str, Any]], containers: dict[str, dict[str, Any]]
+) -> None:
+    wanted = {**dict.fromkeys(STEPS, "store"), "promote": "champion"}
+    assert {step: [one["secretName"] for one in pod["secretAsEnv"]] for step, pod in pods.items()} == {
+        step: [name] for step, name in wanted.items()
+    }
+    for container in containers.values():
+        plain = {one["name"] for one in container["env"]}
+        assert plain == {"HOME", "SPARRING_WORK", "AWS_ENDPOINT_URL"}
+
+
+def test_a_lost_pod_is_started_again_but_never_the_gate(spec: dict[str, Any]) -> None:
+    retries = {name: task["retryPolicy"] for name, task in all_tasks(spec).items() if "retryPolicy" in task}
+    assert set(retries) == STEPS - {"gate"}
+    assert retries["selfplay"]["maxRetryCount"] == 2 and retries["selfplay"]["backoffFactor"] == 2.0
+
+
+def test_the_whole_run_has_its_limits(documents: list[dict[str, Any]]) -> None:
+    limits = documents[1]["platforms"]["kubernetes"]["pipelineConfig"]
+    assert limits == {"activeDeadlineSeconds": 90000, "resourceTtlOnCompletion": 86400}
+
+
+def test_equal_settings_are_one_version_and_others_another() -> None:
+    first = package(ClusterConfig())
+    assert package(ClusterConfig()) == first
+    assert package(ClusterConfig(run_as_user=1000)).version != first.version
+
+
+def test_resources_for_gitops_hold_the_same_pipeline(spec: dict[str, Any], tmp_path: Path) -> None:
+    pipeline, version = compiled(tmp_path, "--kubernetes-manifest")
+    assert (pipeline["kind"], version["kind"]) == ("Pipeline", "PipelineVersion")
+    assert version["spec"]["pipelineName"] == pipeline["metadata"]["name"] == "sparring-round"
+    assert version["spec"]["pipelineSpec"] == spec
+    assert version["spec"]["platformSpec"]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
 
 
 def test_steps_install_nothing_at_run_time(spec: dict[str, Any]) -> None:
