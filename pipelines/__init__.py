@@ -1,1 +1,1 @@
-"""The round as a Kubeflow pipeline, and the commands that run or compile it: `python -m pipelines run|compile`."""
+"""The round as a Kubeflow pipeline, and the commands that run it here or on a cluster: `python -m pipelines`."""

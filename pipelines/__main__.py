@@ -1,4 +1,4 @@
-"""`python -m pipelines run|compile`: plays a round here, or writes the pipeline for a cluster."""
+"""`python -m pipelines run|compile|submit|schedule|unschedule|list|wait`: rounds here and on a cluster."""
 
 from pipelines.commands import app
 

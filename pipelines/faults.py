@@ -36,7 +36,7 @@ def find_fault(store: Store, number: int, since: datetime, log: Path) -> Fault:
         if entry.status == "killed":
             return Fault(entry.step, f"step {entry.step} was killed, by hand or for want of memory", 1, expected=False)
         if entry.status == "failed":
-            return _of_record(entry.step, entry.attempts[-1].error or "")
+            return fault_of_record(entry.step, entry.attempts[-1].error or "")
     return _of_log(log)
 
 
@@ -53,18 +53,25 @@ def _text(log: Path) -> str:
     return log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
 
 
-def _of_record(step: str, text: str) -> Fault:
+def fault_of_record(step: str, text: str) -> Fault:
+    """What a ledger's record `Class: message` says."""
     name, _, message = text.partition(": ")
     code = _exit_code(name)
     return Fault(step, f"step {step}: {text if code is None else message}", code or 1, expected=code is not None)
 
 
+def raised(log: str) -> Fault | None:
+    """The last of our errors in what a step printed; None when there is none."""
+    found = _RAISED.findall(_COLOUR.sub("", log))
+    if not found:
+        return None
+    name, message = found[-1]
+    return Fault("", message, _exit_code(name) or 1, expected=True)
+
+
 def _of_log(log: Path) -> Fault:
-    found = _RAISED.findall(_text(log))
-    if found:
-        name, message = found[-1]
-        return Fault("", message, _exit_code(name) or 1, expected=True)
-    return Fault("", "the pipeline ended without a record of what went wrong", 1, expected=False)
+    unknown = Fault("", "the pipeline ended without a record of what went wrong", 1, expected=False)
+    return raised(_text(log)) or unknown
 
 
 def _exit_code(name: str) -> int | None:

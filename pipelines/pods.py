@@ -28,7 +28,7 @@ def shape(task: Any, step: Step, cluster: ClusterConfig) -> None:
         kubernetes.set_image_pull_secrets(task, cluster.images.pull_secrets)
     _sizes(task, pod)
     _place(task, pod)
-    _environment(task, cluster, pod)
+    _environment(task, step, cluster)
     _volumes(task, cluster, pod)
     kubernetes.set_security_context(
         task, run_as_user=cluster.run_as_user, run_as_group=cluster.run_as_group, run_as_non_root=True
@@ -60,17 +60,12 @@ def _place(task: Any, pod: PodConfig) -> None:
         kubernetes.add_pod_annotation(task, key, value)
 
 
-def _environment(task: Any, cluster: ClusterConfig, pod: PodConfig) -> None:
+def _environment(task: Any, step: Step, cluster: ClusterConfig) -> None:
     for name, value in {"HOME": "/tmp", WORK_VARIABLE: "/tmp/sparring", **cluster.env}.items():
         task.set_env_variable(name, value)
     kubernetes.use_field_path_as_env(task, RUN_VARIABLE, f"metadata.labels['{RUN_LABEL}']")
-    for name, keys in secrets_of(cluster, pod).items():
+    for name, keys in cluster.secrets_of(step).items():
         kubernetes.use_secret_as_env(task, name, keys)
-
-
-def secrets_of(cluster: ClusterConfig, pod: PodConfig) -> dict[str, dict[str, str]]:
-    """Secrets of a pod: name → key → environment variable."""
-    return cluster.secrets if pod.secrets is None else pod.secrets
 
 
 def _volumes(task: Any, cluster: ClusterConfig, pod: PodConfig) -> None:

@@ -11,6 +11,7 @@ SparringError                 1   a fault: anything below that has no code of it
 │   ├── ConflictError         1   somebody else wrote first
 │   └── CorruptError          1   an object is there but its bytes are not what was written
 ├── BusyError                 1   another run holds this model line
+├── ClusterError              1   Kubernetes or Kubeflow failed, refused, or cannot be reached
 ├── TrainingError             1   training cannot go on (all rows void, loss not finite)
 └── InvalidEvaluation        12   the evaluation cannot carry a decision: what is missing, exactly
 """
@@ -72,6 +73,10 @@ class CorruptError(StoreError):
 
 class BusyError(SparringError):
     """Another run holds this model line."""
+
+
+class ClusterError(SparringError):
+    """Kubernetes or Kubeflow failed, refused, or cannot be reached."""
 
 
 class TrainingError(SparringError):

@@ -193,3 +193,8 @@ class ClusterConfig(Section):
     def image(self, step: Step) -> str:
         """The image of a step."""
         return self.images.train if step in IN_TRAIN_IMAGE else self.images.control
+
+    def secrets_of(self, step: Step) -> dict[str, dict[str, str]]:
+        """Secrets of a step's pod: name → key → environment variable."""
+        own = self.pod(step).secrets
+        return self.secrets if own is None else own

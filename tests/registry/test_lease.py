@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -103,7 +104,7 @@ def test_an_error_in_the_block_gives_the_step_back(tmp_path: Path) -> None:
 
 def test_the_same_process_number_in_a_new_container_is_another_process(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
-    dead = lease._Holder(nonce="of an earlier process", host=lease.socket.gethostname(), pid=os.getpid())
+    dead = lease._Holder(nonce="of an earlier process", host=socket.gethostname(), pid=os.getpid())
     store.put(KEY.format(1), dead.model_dump_json().encode())
     assert takes(store, patience=60.0) < 5
     with lease.hold(store, 1, "selfplay"), lease.hold(store, 2, "selfplay"), lease.hold(store, 1, "gate"):
