@@ -104,19 +104,24 @@ def _paths(config: RunConfig) -> Iterator[tuple[str, str]]:
 def _credentials(config: RunConfig) -> Iterator[Finding]:
     """Variables that a step reads and its pod does not have."""
     here = next((name for name in _ENDPOINTS if os.environ.get(name)), None)
-    on_s3 = config.store.startswith("s3://")
-    for step in STEP_NAMES:
-        given = _variables(config.cluster, step)
-        if on_s3 and here and not given & set(_ENDPOINTS):
-            yield Finding(f"{here} is set here and not in the pod of {step}: add it to cluster.env or a secret")
-        if on_s3 and "AWS_ACCESS_KEY_ID" not in given and config.cluster.service_account is None:
-            yield Finding(f"the pod of {step} has no AWS_ACCESS_KEY_ID and no service account", is_note=True)
+    given = {step: _variables(config.cluster, step) for step in STEP_NAMES}
+    if config.store.startswith("s3://"):
+        astray = [step for step in STEP_NAMES if here and not given[step] & set(_ENDPOINTS)]
+        if astray:
+            yield Finding(f"{here} is set here but not for {_pods(astray)}: add it to cluster.env or a secret")
+        bare = [step for step in STEP_NAMES if "AWS_ACCESS_KEY_ID" not in given[step]]
+        if bare and config.cluster.service_account is None:
+            yield Finding(f"{_pods(bare)} have no AWS_ACCESS_KEY_ID and no service account of yours", is_note=True)
     for name, endpoint in _judges(config):
         steps: list[Step] = ["selfplay"] if name == config.judge.reward else []
         steps += ["judge"] if name in config.judge.gate_names else []
         for step in steps:
-            for variable in sorted(_secret_variables(endpoint) - _variables(config.cluster, step)):
+            for variable in sorted(_secret_variables(endpoint) - given[step]):
                 yield Finding(f"the pod of {step} has no {variable}, which judge {name} needs: name a secret with it")
+
+
+def _pods(steps: list[Step]) -> str:
+    return "the pods" if len(steps) == len(STEP_NAMES) else f"the pods of {', '.join(steps)}"
 
 
 def _variables(cluster: ClusterConfig, step: Step) -> set[str]:
