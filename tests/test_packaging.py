@@ -44,7 +44,7 @@ def test_the_core_needs_neither_torch_nor_kfp(wheel: zipfile.ZipFile) -> None:
     assert "pydantic" in core and not core & {"torch", "transformers", "trl", "kfp", "kubernetes"}
 
 
-@pytest.mark.parametrize("name", ["dev.txt", "train.txt", "control.txt", "models.txt"])
+@pytest.mark.parametrize("name", ["dev.txt", "train.txt", "control.txt", "vllm.txt", "models.txt"])
 def test_requirements_are_exact_pins_without_a_host(name: str) -> None:
     lines = (ROOT / "requirements" / name).read_text().splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]
@@ -61,3 +61,14 @@ def test_the_control_image_is_pinned_like_the_rest_and_without_torch() -> None:
     dev, control = (_pins(name) for name in ("dev.txt", "control.txt"))
     assert control <= dev
     assert not [line for line in control if line.startswith(("torch==", "transformers==", "nvidia-"))]
+
+
+def test_the_train_image_lays_its_pins_over_the_control_images() -> None:
+    """Both share the layer of control.txt. vLLM holds others back, but never another torch, trl or kfp."""
+    train, control, vllm = (_pins(name) for name in ("train.txt", "control.txt", "vllm.txt"))
+    assert control <= train
+    same = ("torch==", "trl==", "kfp==", "deltalake==", "pyarrow==")
+    assert [pin for pin in sorted(vllm) if pin.startswith(same)] == [
+        pin for pin in sorted(train) if pin.startswith(same)
+    ]
+    assert [pin for pin in vllm if pin.startswith("vllm==")]
