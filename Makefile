@@ -6,11 +6,11 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 ARGS ?=
 
-.PHONY: help setup run test test-all check format images bench pins clean
+.PHONY: help setup run test test-all e2e-kfp check format images bench pins clean
 
 help: ## this list
 	@echo "make TARGET [VARIABLE=value]"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "PYTHON=python3.12 names the interpreter of a new $(VENV) (3.11 or newer)."
 
 setup: $(VENV)/.ready ## make .venv with pinned packages (about a minute, 3 GB)
@@ -27,6 +27,9 @@ test: setup ## the fast tests (ARGS="-k gate")
 
 test-all: setup ## all tests that need no cluster: the fast and the slow ones
 	@$(PY) -m pytest -n auto -m "not e2e" $(ARGS)
+
+e2e-kfp: setup ## rounds on a real Kubeflow (KFP_ENDPOINT, KUBECONFIG, a store it starts itself; tests/e2e_kfp/conftest.py)
+	@$(PY) -m pytest -m e2e tests/e2e_kfp $(ARGS)
 
 check: setup ## format, lint, types, import directions
 	@$(PY) -m ruff format --check --quiet || { echo "make format mends it"; exit 1; }

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import hypothesis
 import pytest
@@ -45,8 +46,8 @@ class Seaweed:
             "AWS_ACCESS_KEY_ID": self.access_key,
             "AWS_SECRET_ACCESS_KEY": self.secret_key,
             "AWS_EC2_METADATA_DISABLED": "true",
-            "NO_PROXY": "127.0.0.1",
-            "no_proxy": "127.0.0.1",
+            "NO_PROXY": urlsplit(self.endpoint).hostname or "",
+            "no_proxy": urlsplit(self.endpoint).hostname or "",
         }
 
     def client(self) -> Any:
@@ -103,19 +104,21 @@ def any_store(any_store_url: str) -> Store:
 
 
 @contextlib.contextmanager
-def running_seaweed(program: str, folder: Path, *, tls: tuple[Path, Path] | None = None) -> Iterator[Seaweed]:
-    """SeaweedFS with its data in `folder`; `tls` is certificate and key of its S3 port."""
+def running_seaweed(
+    program: str, folder: Path, *, tls: tuple[Path, Path] | None = None, host: str = "127.0.0.1"
+) -> Iterator[Seaweed]:
+    """SeaweedFS with its data in `folder`, on an address of this machine; `tls`: certificate and key of its S3 port."""
     access_key, secret_key = f"test{secrets.token_hex(6)}", secrets.token_hex(20)
     (folder / "data").mkdir()
     (folder / "s3.json").write_text(json.dumps(_identities(access_key, secret_key)))
     ports = _free_ports(8)
-    command = [program, "-logtostderr=true", "server", *_options(folder, ports)]
+    command = [program, "-logtostderr=true", "server", *_options(folder, ports, host)]
     if tls:
         command += [f"-s3.cert.file={tls[0]}", f"-s3.key.file={tls[1]}"]
     with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log, cwd=folder) as process:
         try:
             server = Seaweed(
-                f"http{'s' if tls else ''}://127.0.0.1:{ports[6]}",
+                f"http{'s' if tls else ''}://{host}:{ports[6]}",
                 access_key,
                 secret_key,
                 "sparring-tests",
@@ -136,12 +139,12 @@ def _remove_sockets(ports: list[int]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _options(folder: Path, ports: list[int]) -> list[str]:
+def _options(folder: Path, ports: list[int], host: str) -> list[str]:
     names = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc")
     numbers = [f"-{name}={port}" for name, port in zip((*names, "s3.port", "s3.port.grpc"), ports, strict=True)]
     return [
-        "-ip=127.0.0.1",
-        "-ip.bind=127.0.0.1",
+        f"-ip={host}",
+        f"-ip.bind={host}",
         f"-dir={folder / 'data'}",
         "-filer",
         "-s3",

@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from sparring.config.run import RunConfig
 from sparring.evaluate.tables import write_verdicts
 from sparring.registry import rounds
+from sparring.registry.champion import read_log
 from sparring.registry.checkpoints import save_checkpoint
 from sparring.steps.entry import RunRequest
 from sparring.steps.results import (
@@ -45,7 +46,7 @@ class Planted:
 
 
 def plant(folder: Path, candidate: World, config: RunConfig | None = None, url: str | None = None) -> Planted:
-    """Round 1 of line `default`: the base model against `candidate`, judged and not yet decided.
+    """The next round of the line: the base model against `candidate`, judged and not yet decided.
 
     The store is at `url`, or else in `folder`, which takes the models' files too.
     """
@@ -78,7 +79,7 @@ def plant_model(store: Store, folder: Path, value: float) -> str:
 
 def _results(store: Store, number: int, models: dict[Role, str], verdicts: dict[Role, str]) -> None:
     prepared = PrepareResult(
-        round=number, start=models["champion"], base=models["champion"], champion=None, reference=None, log_head=0,
+        round=number, start=models["champion"], base=models["champion"], champion=None, reference=None, log_head=read_log(store).head,
         seeds="6" * 64, suites=SUITES, replay="7" * 64, counts={},
     )  # fmt: skip
     trained = SelfplayResult(
