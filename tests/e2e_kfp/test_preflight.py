@@ -1,4 +1,4 @@
-"""Preflight on a real Kubernetes: what is there is found, what is not is named; nodes are judged as the scheduler does.
+"""Preflight on a real Kubernetes: what is not there is named, and nodes are judged as the scheduler judges them."""
 
 from __future__ import annotations
 
