@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from rich.console import Console
 
@@ -24,6 +26,7 @@ from sparring.config.run import RunConfig
 from sparring.errors import ClusterError, UsageError
 from sparring.store.base import Store
 
+T = TypeVar("T")
 EXIT_INVALID: Final = 12
 _POLL_SECONDS: Final = 5.0
 _SETTLE_SECONDS: Final = 60.0
@@ -132,18 +135,26 @@ def _from_cluster(kube: Kube | None, run: Run, screen: Console, line: str) -> tu
     if kube is None:
         return 1, f"{line} (Kubeflow: {run.state}; the pods could not be asked: no kubeconfig)"
     label = f"{RUN_LABEL}={run.id}"
-    try:
-        for text in _node_lines(kube.workflow_nodes(label)):
-            _print(screen, text)
-        logs = [(pod.name, kube.log(pod.name, _LOG_LINES)) for pod in kube.pods(label) if pod.phase == "Failed"]
-    except ClusterError as error:
-        return 1, f"{line} (Kubeflow: {run.state}; {error.message})"
-    for name, text in logs:
-        if text:
-            _print(screen, f"last lines of pod {name}:")
-            screen.print(text.rstrip(), style="dim", markup=False, highlight=False, soft_wrap=True)
-    known = next((found for _, text in logs if (found := raised(text))), None)
+    for text in _asked(lambda: _node_lines(kube.workflow_nodes(label)), screen):
+        _print(screen, text)
+    known = None
+    for pod in _asked(lambda: kube.pods(label), screen):
+        if pod.phase == "Succeeded":
+            continue
+        _print(screen, f"pod {pod.name}: {pod.phase} {pod.trouble}".rstrip())
+        log = "".join(_asked(partial(kube.last_lines, pod.name, _LOG_LINES), screen))
+        screen.print(log.rstrip(), style="dim", markup=False, highlight=False, soft_wrap=True)
+        known = known or raised(log)
     return (known.exit_code, known.line) if known else (1, f"{line} (Kubeflow: {run.state})")
+
+
+def _asked(ask: Callable[[], list[T]], screen: Console) -> list[T]:
+    """What Kubernetes answers; nothing, and a line that says so, when it does not."""
+    try:
+        return ask()
+    except ClusterError as error:
+        _print(screen, f"note: {error.message}")
+        return []
 
 
 def _node_lines(nodes: list[dict[str, Any]]) -> list[str]:

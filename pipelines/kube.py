@@ -93,19 +93,16 @@ class Kube:
         found.sort(key=lambda pod: pod.metadata.creation_timestamp)
         return [Pod(pod.metadata.name, str(pod.status.phase), _trouble(pod.status)) for pod in found]
 
-    def log(self, pod: str, lines: int) -> str:
-        """The last lines that a pod's main container printed; "" when it has printed nothing or is gone."""
+    def last_lines(self, pod: str, lines: int) -> list[str]:
+        """What a pod's main container printed last, as one text; nothing when it has not started or is gone."""
         try:
             with self._asking(f"log of pod {pod!r}"):
-                return str(
-                    self._core.read_namespaced_pod_log(
-                        pod, self.namespace, container="main", tail_lines=lines, _request_timeout=_TIMEOUT
-                    )
-                )
+                read = self._core.read_namespaced_pod_log
+                return [str(read(pod, self.namespace, container="main", tail_lines=lines, _request_timeout=_TIMEOUT))]
         except ForbiddenError:
             raise
         except ClusterError:
-            return ""
+            return []
 
     def workflow_nodes(self, label: str) -> list[dict[str, Any]]:
         """Nodes of the Argo workflows with that label: `displayName`, `type`, `phase`, `message`, `id`."""
@@ -150,12 +147,17 @@ def _node(node: Any) -> Node:
 
 
 def _trouble(status: Any) -> str:
-    """Why a pod that is not running may stay so: unschedulable, no image, no secret, not allowed."""
+    """Why a pod failed, or is not running and may stay so: unschedulable, no image, no secret, not allowed."""
     for one in status.conditions or ():
         if one.type == "PodScheduled" and one.status == "False":
             return f"{one.reason}: {one.message}"
-    for container in [*(status.init_container_statuses or ()), *(status.container_statuses or ())]:
-        waiting = container.state.waiting if container.state else None
-        if waiting and waiting.reason not in (None, "PodInitializing", "ContainerCreating"):
+    states = [one.state for one in [*(status.init_container_statuses or ()), *(status.container_statuses or ())]]
+    for waiting in (state.waiting for state in states if state and state.waiting):
+        if waiting.reason not in (None, "PodInitializing", "ContainerCreating"):
             return f"{waiting.reason}: {waiting.message or ''}".rstrip(": ")
-    return str(status.message or "") if status.phase == "Failed" else ""
+    if status.phase != "Failed":
+        return ""
+    ended = [state.terminated for state in states if state and state.terminated and state.terminated.exit_code]
+    return str(status.message or status.reason or "") or ", ".join(
+        f"{one.reason} (exit {one.exit_code})" for one in ended
+    )
