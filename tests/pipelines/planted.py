@@ -79,8 +79,8 @@ def plant_model(store: Store, folder: Path, value: float) -> str:
 
 def _results(store: Store, number: int, models: dict[Role, str], verdicts: dict[Role, str]) -> None:
     prepared = PrepareResult(
-        round=number, start=models["champion"], base=models["champion"], champion=None, reference=None, log_head=read_log(store).head,
-        seeds="6" * 64, suites=SUITES, replay="7" * 64, counts={},
+        round=number, start=models["champion"], base=models["champion"], champion=None, reference=None,
+        log_head=read_log(store).head, seeds="6" * 64, suites=SUITES, replay="7" * 64, counts={},
     )  # fmt: skip
     trained = SelfplayResult(
         candidate=models["candidate"], warm=None, games_key="none", curves_key="", games=0, trained_tokens=0
