@@ -170,8 +170,10 @@ def _panel(axes: Axes, panel: Panel, warm: int, unit: str) -> None:
     axes.grid(axis="y", color=Ink.RULE, linewidth=0.7)
     _unit(axes, unit)
     if panel.percent:
-        most = _ceiling([value for line in panel.lines for value in line.values if value is not None])
+        values = [value for line in panel.lines for value in line.values if value is not None]
+        most = _ceiling([panel.most, *values, *(high for line in panel.lines for _, high in line.band)])
         axes.set_ylim(-0.02 * most, most)
+        axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
         axes.yaxis.set_major_formatter(FuncFormatter(_percent))
 
 
@@ -179,6 +181,8 @@ def _curve(axes: Axes, line: Line, warm: int) -> None:
     """The curve with its name at its last value; a gap where a step recorded nothing."""
     values = [float("nan") if value is None else value for value in line.values]
     steps = range(1 - warm, len(values) - warm + 1)
+    if line.band:
+        axes.fill_between(steps, *zip(*line.band, strict=True), color=line.color, alpha=0.13, linewidth=0)
     axes.plot(steps, values, color=line.color, linewidth=1.8, marker="o", markersize=2.4, clip_on=False)
     last = max((index for index, value in enumerate(line.values) if value is not None), default=None)
     if line.name and last is not None:

@@ -9,10 +9,12 @@ from typing import Literal, get_args
 import pyarrow as pa
 
 from sparring.config.run import RunConfig
+from sparring.evaluate.degeneration import Texts
 from sparring.gate.outcome import Decision
 from sparring.gate.policy import Policy
 from sparring.monitor.ledger import LedgerEntry
 from sparring.registry.champion import ChampionLog, Record
+from sparring.report.attacked import Curve
 from sparring.report.learning import Curves
 from sparring.report.measures import Measure
 from sparring.report.metrics import RoundMetrics
@@ -30,6 +32,7 @@ class Facts:
 
     - `models`: digests by role; `champion` is the base model while the line has no champion (`first_run`).
     - `measures`: rates by role; `categories`: categories of prompts and seeds by id.
+    - `attacked`: by role, what the adaptive evaluation found; `texts`: by role, the answers' looks by kind/slice.
     - `provenance`: further names and values for the list at the page's end, in order.
     - `past`: earlier rounds, oldest first.
     """
@@ -44,6 +47,8 @@ class Facts:
     policy: Policy | None = None
     measures: Mapping[Role, Sequence[Measure]] = field(default_factory=dict)
     verdicts: Mapping[Role, pa.Table] = field(default_factory=dict)
+    attacked: Mapping[Role, Sequence[Curve]] = field(default_factory=dict)
+    texts: Mapping[Role, Mapping[str, Texts]] = field(default_factory=dict)
     answers: pa.Table | None = None
     games: pa.Table | None = None
     curves: Curves | None = None

@@ -18,21 +18,23 @@ _KINDS = {"vanilla": "Seed as it is", "generated": "Rewritten by the attacker", 
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: a value a training step, None where the step recorded none."""
+    """One curve: a value a training step, None where the step recorded none; `band` holds the values' intervals."""
 
     name: str
     color: str
     values: Values
+    band: Sequence[tuple[float, float]] = ()
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One small chart. `percent` says that values are shares."""
+    """One small chart. `percent` says that values are shares, whose scale goes up to `most` at least."""
 
     title: str
     unit: str
     lines: Sequence[Line]
     percent: bool = False
+    most: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ import jinja2
 from markupsafe import Markup
 
 from sparring.config.run import ReportConfig
-from sparring.report import attacks, charts, gate, learning, numbers, pool, takeaways, words
+from sparring.report import attacked, attacks, charts, gate, learning, looks, numbers, pool, takeaways, words
 from sparring.report.attacks import Cases
 from sparring.report.charts import Bar, Block, Chart, Dot, Point, Row
 from sparring.report.facts import ROLES, Facts, Role
+from sparring.report.learning import Line, Panel
 from sparring.report.measures import Measure, Rate, by_category
 from sparring.report.metrics import RoundMetrics
 from sparring.report.svg import Ink
@@ -70,6 +71,11 @@ def render(facts: Facts, config: ReportConfig, metrics: RoundMetrics) -> str:
         "results_said": takeaways.results(facts),
         "models": _models(facts),
         "measures": _table(facts),
+        "attacked": _attacked(facts),
+        "attacked_rows": attacked.rows(facts.attacked, list(_models(facts))),
+        "attacked_said": takeaways.attacked(facts),
+        "looks": looks.rows(facts.texts),
+        "looks_models": {role: _name(facts, role) for role in ROLES if role in facts.texts},
         "tests": gate.tests(facts.decision, facts.policy) if facts.decision else [],
         "gate_said": gate.said(facts.decision) if facts.decision else "",
         "unjudged": gate.unjudged(facts.decision) if facts.decision else "",
@@ -141,8 +147,9 @@ def _name(facts: Facts, role: Role) -> str:
 
 
 def _measured(facts: Facts) -> list[tuple[str, Mapping[Role, Measure]]]:
-    """Measures by key in reading order, each with the models that have it."""
-    keys = dict.fromkeys(measure.key for role in ROLES for measure in facts.measures.get(role, ()))
+    """Measures by key in reading order, each with the models that have it; adaptive slices have their own place."""
+    found = (measure for role in ROLES for measure in facts.measures.get(role, ()))
+    keys = dict.fromkeys(each.key for each in found if not attacked.is_adaptive(each.slice))
     shown = _models(facts)
     rows = [(key, {role: each for role, each in facts.rates(key).items() if role in shown}) for key in keys]
     return sorted(rows, key=lambda row: list(_BLOCKS).index(row[0].partition(".")[0]))
@@ -184,6 +191,29 @@ def _results(facts: Facts) -> dict[str, Markup] | None:
         return None
     label = "Rates with 95 % intervals of each model; the table below holds the same numbers."
     return _svg(charts.chart(partial(charts.dots, blocks), "rates", label))
+
+
+def _attacked(facts: Facts) -> dict[str, Markup] | None:
+    """Attack success by the number of tries: a small chart a method, a line a model."""
+    curves = {role: {each.method: each.rates for each in facts.attacked.get(role, ())} for role in _models(facts)}
+    panels = [
+        Panel(
+            method[:1].upper() + method[1:],
+            "share of behaviours broken",
+            [
+                Line("", _COLORS[role], [rate.value for rate in each[method]], [(r.low, r.high) for r in each[method]])
+                for role, each in reversed(curves.items())
+                if method in each
+            ],
+            percent=True,
+            most=1.0,
+        )
+        for method in attacked.methods(facts.attacked)
+    ]
+    if not panels:
+        return None
+    label = "Attack success of each model by the number of tries; the table below holds the same numbers."
+    return _svg(charts.chart(partial(charts.small_multiples, panels, 0, unit="tries"), "tries", label))
 
 
 def _figures(facts: Facts) -> list[Figure]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from sparring.report.attacked import ANY
 from sparring.report.attacks import Cases
 from sparring.report.facts import Facts
 from sparring.report.learning import Curves
@@ -38,6 +39,25 @@ def _difference(facts: Facts) -> list[str]:
         f" (95\N{NARROW NO-BREAK SPACE}% interval {change(test.low)} to {change(test.high)})."
         for test in tests
     ]
+
+
+def attacked(facts: Facts) -> str:
+    """In how many behaviours the attacks got through, with one try and with all."""
+    found = {role: {curve.method: curve.rates for curve in each} for role, each in facts.attacked.items()}
+    mine = found.get("candidate", {})
+    if not mine:
+        return ""
+    method = ANY if ANY in mine else next(iter(mine))
+    first, last = mine[method][0], mine[method][-1]
+    tries = len(mine[method])
+    how = "some attack gets through" if method == ANY else "the attack gets through"
+    other = "the base model" if facts.first_run else "the champion"
+    theirs = found.get("champion", {}).get(method)
+    versus = f", against {other} in {percent(theirs[-1].value)}" if theirs else ""
+    said = f"{percent(first.value)} of {count(first.prompts, 'behaviour')} at the first try"
+    if tries == 1:
+        return f"Against the candidate {how} in {said}{versus}."
+    return f"Against the candidate {how} in {said}, in {percent(last.value)} within {tries} tries{versus}."
 
 
 def learning(curves: Curves) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -18,11 +19,13 @@ import pyarrow as pa
 
 import sparring
 from sparring.config.run import ReportConfig, RunConfig
+from sparring.evaluate.degeneration import Texts, texts_of
 from sparring.evaluate.tables import read_verdicts
 from sparring.monitor import ledger
 from sparring.progress import Progress
 from sparring.registry import rounds
 from sparring.registry.champion import read_log
+from sparring.report import attacked
 from sparring.report.facts import ROLES, Facts, Role
 from sparring.report.learning import Curves, parse_curves
 from sparring.report.measures import Measure, measures
@@ -40,6 +43,7 @@ PAST_ROUNDS = 100
 """Earlier rounds in the history chart, at most."""
 
 _ANSWER_COLUMNS = ("suite", "prompt_id", "answer_index", "prompt", "answer")
+_LOOK_COLUMNS = ("kind", "slice", "answer", "tokens")
 _GAME_COLUMNS = (
     *("step", "game", "kind", "seed_id", "label", "attack_id", "attack", "answer", "refused", "harmful", "degenerate"),
     *("attacker_reward", "defender_void", "reason"),
@@ -103,6 +107,8 @@ def collect(store: Store, number: int) -> tuple[Facts, RoundMetrics]:
         policy=done.gate.policy if done.gate else None,
         measures=_measures(reader, verdicts),
         verdicts=verdicts,
+        attacked=_attacked(reader, verdicts),
+        texts=_texts(reader, done.answer, config) if config else {},
         answers=reader.parquet("the candidate's answers", _answers_key(done.answer), _ANSWER_COLUMNS),
         games=reader.parquet("the games", done.selfplay.games_key if done.selfplay else None, _GAME_COLUMNS),
         curves=_curves(reader, number, done.selfplay),
@@ -206,6 +212,25 @@ def _verdict(reader: Reader, role: str, key: str) -> pa.Table | None:
 
 def _measures(reader: Reader, verdicts: Mapping[Role, pa.Table]) -> dict[Role, list[Measure]]:
     return {role: measures(table) for role, table in verdicts.items()}
+
+
+def _attacked(reader: Reader, verdicts: Mapping[Role, pa.Table]) -> dict[Role, list[attacked.Curve]]:
+    """Attack success by tries; a model whose tries are not whole has none, which is noted."""
+    found = {role: reader.take(f"the {role}'s tries", partial(attacked.curves, verdicts[role])) for role in verdicts}
+    return {role: curves for role, curves in found.items() if curves}
+
+
+def _texts(reader: Reader, answer: results.AnswerResult | None, config: RunConfig) -> dict[Role, dict[str, Texts]]:
+    """Length and repetition of each model's answers, against the limits of tokens that they were asked with."""
+    found: dict[Role, dict[str, Texts]] = {}
+    most = config.evaluate.answer_tokens
+    limits = {"harmful": most, "benign": most, "capability": config.evaluate.number_tokens}
+    for role in ROLES:
+        key = answer.answers.get(role) if answer else None
+        table = reader.parquet(f"the {role}'s answers", key, _LOOK_COLUMNS)
+        texts = reader.take(f"the {role}'s answers", partial(texts_of, table, limits)) if table is not None else None
+        found |= {role: texts} if texts else {}
+    return found
 
 
 def _answers_key(answer: results.AnswerResult | None) -> str | None:
