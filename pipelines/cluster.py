@@ -16,7 +16,7 @@ from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pipelines.backend import Backend, Run, Schedule
-from pipelines.outcome import Outcome, of_run
+from pipelines.outcome import Outcome, of_runs
 from pipelines.package import package
 from pipelines.preflight import preflight
 from pipelines.resume import give_up, plan
@@ -25,7 +25,7 @@ from sparring.config.run import RunConfig
 from sparring.errors import BusyError, ConfigError, UsageError
 from sparring.registry import rounds
 from sparring.steps.entry import RunRequest
-from sparring.store.base import Store
+from sparring.store import Store, open_store
 
 Say = Callable[[str], None]
 _NEWEST: Final = 100
@@ -75,9 +75,13 @@ def submit(config: RunConfig, say: Say, *, resume: bool, abandon: bool, looks: b
     return run
 
 
+def _flying(backend: Backend, line: Line) -> Run | None:
+    """A run of the line that has not ended."""
+    return next((run for run in backend.runs(_NEWEST) if not run.ended and line.owns(run.request)), None)
+
+
 def _refuse_second(backend: Backend, line: Line) -> None:
-    flying = next((run for run in backend.runs(_NEWEST) if not run.ended and line.owns(run.request)), None)
-    if flying:
+    if flying := _flying(backend, line):
         hint = f"follow it with `python -m pipelines wait {flying.id}`, or terminate it"
         raise BusyError(f"run {flying.id} ({flying.name}) of line {line.request.line} is in flight", hint=hint)
 
@@ -108,6 +112,8 @@ def schedule(config: RunConfig, say: Say, *, cron: str | None, name: str | None,
     for one in others:
         if one is not same:
             _retire(backend, one, say, patience)
+    if same is None and _flying(backend, line) is None:
+        _tell_plan(line, say)
     made = same.id if same else backend.schedule(title, times.six_fields, version, line.request)
     say(f"schedule {title} {'stands as it is' if same else 'made'}: {times.six_fields} (second first), id {made}")
     for time_ in islice(times.fires(datetime.now(zone)), 3):
@@ -162,8 +168,22 @@ def overview(config: RunConfig, say: Say, *, limit: int) -> None:
         state = "on " if one.enabled else "off"
         line = one.request.line if one.request else "-"
         say(f"schedule  {state}  {one.cron:<20}  {one.name}  line {line}  {one.id}")
-    for run in backend.runs(limit):
-        say(f"run       {_row(run, of_run(run.request.open(), run) if run.request else None)}")
+    runs = backend.runs(limit)
+    outcomes = _outcomes(runs)
+    for run in runs:
+        say(f"run       {_row(run, outcomes.get(run.id))}")
+
+
+def _outcomes(runs: list[Run]) -> dict[str, Outcome]:
+    """Of runs of any line: each line's store is looked through once."""
+    lines: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        if run.request:
+            lines.setdefault((run.request.store, run.request.line), []).append(run)
+    found: dict[str, Outcome] = {}
+    for (url, line), own in lines.items():
+        found |= of_runs(open_store(url).scope(f"lines/{line}"), own)
+    return found
 
 
 def _row(run: Run, outcome: Outcome | None) -> str:

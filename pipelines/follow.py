@@ -58,7 +58,7 @@ def wait(config: RunConfig, run_id: str, screen: Console, *, patience: float | N
     while not run.ended:
         if patience is not None and time.monotonic() - begun > patience:
             raise ClusterError(f"run {run_id} is still {run.state} after {duration(patience)}", hint="it goes on")
-        _tell(of_run(store, run), told, screen)
+        _tell(of_run(store, run, back=2), told, screen)
         _tell_troubles(kube, run, told, screen)
         time.sleep(_POLL_SECONDS)
         run = backend.run(run_id)

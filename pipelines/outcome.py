@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from pipelines.backend import Run
 from sparring.monitor import ledger
-from sparring.monitor.ledger import Attempt
+from sparring.monitor.ledger import Attempt, LedgerEntry
 from sparring.registry import rounds
 from sparring.registry.rounds import End
 from sparring.store.base import Store
 
-_ROUNDS_BACK: Final = 20
-"""Newest rounds looked through for a run."""
+ROUNDS_BACK: Final = 20
+"""Newest rounds looked through for runs."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +49,26 @@ class Outcome:
         return f"round {self.round}: at {self.attempts[-1][0]}"
 
 
-def of_run(store: Store, run: Run) -> Outcome | None:
-    """The outcome of a run; None when no step of it has written anything."""
+def of_run(store: Store, run: Run, back: int = ROUNDS_BACK) -> Outcome | None:
+    """The outcome of a run; None when no step of it has written anything in the newest `back` rounds."""
+    return of_runs(store, [run], back).get(run.id)
+
+
+def of_runs(store: Store, runs: Sequence[Run], back: int = ROUNDS_BACK) -> dict[str, Outcome]:
+    """Outcomes by run, of those that have one; each round is read once, the newest first, until all are found."""
+    found: dict[str, Outcome] = {}
     last = rounds.last_round(store)
-    for number in range(last, max(0, last - _ROUNDS_BACK), -1):
-        found = _attempts(store, number, run.id)
-        if found:
-            return Outcome(number, found, rounds.load_end(store, number), run.ended)
-    return None
+    for number in range(last, max(0, last - back), -1):
+        if len(found) == len(runs):
+            break
+        entries, end = ledger.read(store, number), rounds.load_end(store, number)
+        for run in runs:
+            if run.id not in found and (attempts := _attempts(entries, run.id)):
+                found[run.id] = Outcome(number, attempts, end, run.ended)
+    return found
 
 
-def _attempts(store: Store, number: int, run_id: str) -> tuple[tuple[str, Attempt], ...]:
-    entries = ledger.read(store, number).items()
-    own = [(step, attempt) for step, entry in entries for attempt in entry.attempts if attempt.run == run_id]
+def _attempts(entries: Mapping[str, LedgerEntry], run_id: str) -> tuple[tuple[str, Attempt], ...]:
+    own = [(step, one) for step, entry in entries.items() for one in entry.attempts if one.run == run_id]
     latest = dict(sorted(own, key=lambda pair: pair[1].start))
     return tuple(sorted(latest.items(), key=lambda pair: pair[1].start))
