@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,12 +105,20 @@ def any_store(any_store_url: str) -> Store:
 
 @contextlib.contextmanager
 def running_seaweed(
-    program: str, folder: Path, *, tls: tuple[Path, Path] | None = None, host: str = "127.0.0.1"
+    program: str,
+    folder: Path,
+    *,
+    tls: tuple[Path, Path] | None = None,
+    host: str = "127.0.0.1",
+    others: Sequence[dict[str, Any]] = (),
 ) -> Iterator[Seaweed]:
-    """SeaweedFS with its data in `folder`, on an address of this machine; `tls`: certificate and key of its S3 port."""
+    """SeaweedFS with its data in `folder`, on an address of this machine; `tls`: certificate and key of its S3 port.
+
+    `others`: identities beside the administrator's.
+    """
     access_key, secret_key = f"test{secrets.token_hex(6)}", secrets.token_hex(20)
     (folder / "data").mkdir()
-    (folder / "s3.json").write_text(json.dumps(_identities(access_key, secret_key)))
+    (folder / "s3.json").write_text(json.dumps(_identities(access_key, secret_key, others)))
     ports = _free_ports(8)
     command = [program, "-logtostderr=true", "server", *_options(folder, ports, host)]
     if tls:
@@ -160,11 +168,10 @@ def _options(folder: Path, ports: list[int], host: str) -> list[str]:
     ]
 
 
-def _identities(access_key: str, secret_key: str) -> dict[str, object]:
+def _identities(access_key: str, secret_key: str, others: Sequence[dict[str, Any]]) -> dict[str, object]:
     credentials = [{"accessKey": access_key, "secretKey": secret_key}]
-    return {
-        "identities": [{"name": "tests", "credentials": credentials, "actions": ["Admin", "Read", "Write", "List"]}]
-    }
+    own = {"name": "tests", "credentials": credentials, "actions": ["Admin", "Read", "Write", "List"]}
+    return {"identities": [own, *others]}
 
 
 def _free_ports(count: int) -> list[int]:
