@@ -267,7 +267,9 @@ class S3Store:
                     where = self._connection.endpoint or "AWS"
                     hint = "make the bucket or correct the store's url"
                     return StoreError(f"bucket {self._bucket!r} does not exist at {where}", hint=hint)
-                return explain(other, action="look for", key=self._bucket, url=self.url)
+                if status_of(other) != 403:  # a key that is good for one prefix may not ask for the bucket
+                    return explain(other, action="look for", key=self._bucket, url=self.url)
+                self._connection.seen = True
         return explain(error, action=action, key=key, url=self.url)
 
 
