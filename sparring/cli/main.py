@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from sparring import __version__
-from sparring.cli import acts, config, gate, inspect, judge, models, pool, verdicts
+from sparring.cli import acts, config, exporter, gate, inspect, judge, models, pool, verdicts
 from sparring.cli.common import new_app
 
 app = new_app("Recurring safety training of language models by self-play, gated before every promotion.")
@@ -21,6 +21,7 @@ app.add_typer(verdicts.app, name="verdicts")
 inspect.register(app)
 acts.register(app)
 models.register(app)
+exporter.register(app)
 
 
 _WITHOUT_PANDAS: Final = ("gate", "verdicts", "status", "history", "verify")

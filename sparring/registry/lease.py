@@ -97,6 +97,22 @@ def hold(store: Store, round: int, step: str, *, beat: float = BEAT, patience: f
         _held.discard(mine.nonce)
 
 
+@dataclass(frozen=True)
+class Beat:
+    """A sign of life: it differs from the one before as long as the holder lives."""
+
+    number: int
+    nonce: str
+    count: int
+    released: bool
+
+
+def last_beat(store: Store, round: int, step: str) -> Beat | None:
+    """The last sign of life of whoever holds or held the step; None when nobody ever did. Raises CorruptError."""
+    number, holder = _Place(store, round, step).last()
+    return Beat(number, holder.nonce, holder.beat, holder.released) if holder else None
+
+
 def _acquire(place: _Place, mine: _Holder, patience: float) -> int:
     """The number under which the step is now ours."""
     while True:
