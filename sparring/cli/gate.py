@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from sparring.cli.common import JsonOption, finish, new_app, print_json
+from sparring.cli.common import (
+    ConfigOption,
+    JsonOption,
+    LineOption,
+    StoreOption,
+    finish,
+    new_app,
+    open_line,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from sparring.gate.standalone import DecisionFile
@@ -103,17 +112,25 @@ def plan(
     tables: Annotated[
         list[Path] | None, typer.Option("--table", help="A verdict table whose prompts are counted.")
     ] = None,
+    suites: Annotated[
+        str | None,
+        typer.Option(help="Prepared suites whose prompts are counted: a digest in the line's store, or its folder."),
+    ] = None,
     asr: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="The champion's measured ASR, else assumed.")
     ] = None,
+    config: ConfigOption = None,
+    store: StoreOption = None,
+    line: LineOption = None,
     json: JsonOption = False,
 ) -> None:
     """Say what can be shown with these suites before money is spent."""
 
     def action() -> None:
-        from sparring.cli.gate_facts import planned
+        from sparring.cli.gate_facts import planned, prepared
 
-        table = planned(policy, counts or [], tables or [], asr)
+        known = prepared(suites, lambda: open_line(config, store, line)[1]) if suites else None
+        table = planned(policy, counts or [], tables or [], asr, known)
         print_json(table.model_dump(mode="json")) if json else print("\n".join(table.lines()))
 
     finish(action)

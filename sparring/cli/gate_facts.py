@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,14 +19,42 @@ from sparring.gate.policy import Policy, load_policy
 
 if TYPE_CHECKING:
     from sparring.gate.simulate import Simulation
+    from sparring.store.base import Store
+
+_KEYS = ["kind", "slice", "suite", "prompt_id"]
+_WRITTEN = "harmful/adaptive-"
+"""Attacks are written in the round: no suite holds these slices."""
 
 
-def planned(policy: str, counts: Sequence[str], tables: Sequence[Path], asr: float | None) -> PlanTable:
+def planned(
+    policy: str, counts: Sequence[str], tables: Sequence[Path], asr: float | None, suites: pa.Table | None = None
+) -> PlanTable:
     """The power table; slices that nobody counts have the policy's least. Raises ConfigError, UsageError, DataError."""
     chosen = load_policy(policy)
     if asr is not None:
         chosen = assuming(chosen, max(asr, 1e-6))
-    return plan(chosen, _prompts(chosen, counts, tables))
+    return plan(chosen, _prompts(chosen, counts, tables, suites))
+
+
+def prepared(name: str, line: Callable[[], Store]) -> pa.Table:
+    """The suites of a digest in a line's store, or of a folder `…/datasets/<digest>`, verified.
+
+    Raises UsageError for what is neither, NotFoundError, and CorruptError for other data than suites.
+    """
+    from sparring.data.suites import read_suites
+    from sparring.store.datasets import load_table
+    from sparring.store.local import LocalStore
+
+    digest = Path(name).name
+    if not re.fullmatch("[0-9a-f]{64}", digest):
+        raise UsageError(
+            f"--suites {name!r} is neither a dataset's digest nor its folder",
+            hint="`suites` in rounds/<n>/prepare/result.json is one",
+        )
+    folder = Path(name).resolve().parent
+    if digest != name and folder.name != "datasets":
+        raise UsageError(f"--suites {name!r} is no folder of the form datasets/<digest>")
+    return read_suites(load_table(line() if digest == name else LocalStore(folder.parent), digest))
 
 
 def simulated(
@@ -60,9 +89,16 @@ def print_simulation(found: Simulation) -> None:
         print(f"{world.world:<{width}}  promoted in {share} of {world.runs} {world.unit}{year}")
 
 
-def _prompts(policy: Policy, counts: Sequence[str], tables: Sequence[Path]) -> dict[str, int]:
-    """Prompts by `kind/slice`: the policy's least, else those of tables, else those that are given."""
+def _prompts(
+    policy: Policy, counts: Sequence[str], tables: Sequence[Path], suites: pa.Table | None = None
+) -> dict[str, int]:
+    """Prompts by `kind/slice`: the policy's least, else those of tables, else those that are given.
+
+    With `suites` a slice that they lack has none.
+    """
     found = {f"{item.kind}/{item.slice}": item.min for item in policy.required}
+    if suites is not None:
+        found.update({name: 0 for name in found if not name.startswith(_WRITTEN)} | dict(_by_slice(suites)))
     for path in tables:
         found.update(_counted(path))
     found.update(_given(policy, counts))
@@ -83,9 +119,13 @@ def _given(policy: Policy, counts: Sequence[str]) -> dict[str, int]:
 def _counted(path: Path) -> Mapping[str, int]:
     """Prompts by `kind/slice` of a verdict or answer table."""
     try:
-        table = pq.read_table(path, columns=["kind", "slice", "suite", "prompt_id"])
+        table = pq.read_table(path, columns=_KEYS)
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise DataError(f"{path}: no table with prompts: {str(error).splitlines()[0]}") from error
-    prompts = table.group_by(table.column_names).aggregate([])
+    return _by_slice(table)
+
+
+def _by_slice(table: pa.Table) -> Mapping[str, int]:
+    prompts = table.select(_KEYS).group_by(_KEYS).aggregate([])
     names = pc.binary_join_element_wise(prompts["kind"], prompts["slice"], "/")
     return {item["values"]: item["counts"] for item in names.value_counts().to_pylist()}

@@ -120,7 +120,8 @@ def build_suites(config: DataConfig) -> Suites:
 
 def read_suites(table: pa.Table) -> pa.Table:
     """A stored suites table under SUITES_SCHEMA: this release's, or one of version 1. Raises CorruptError."""
-    if "form" not in table.column_names:  # version 1 asked choices written out, helpful answers as chat
+    # version 1 asked choices written out, helpful answers as chat
+    if "form" not in table.column_names and "slice" in table.column_names:
         forms = [{"choice": "text", "nll": "chat"}.get(part, "") for part in table["slice"].to_pylist()]
         table = table.append_column(SUITES_SCHEMA.field("form"), pa.array(forms, pa.string()))
     try:
