@@ -182,7 +182,8 @@ def _curve(axes: Axes, line: Line, warm: int) -> None:
     values = [float("nan") if value is None else value for value in line.values]
     steps = range(1 - warm, len(values) - warm + 1)
     if line.band:
-        axes.fill_between(steps, *zip(*line.band, strict=True), color=line.color, alpha=0.13, linewidth=0)
+        low, high = zip(*line.band, strict=True)
+        axes.fill_between(steps, low, high, color=line.color, alpha=0.13, linewidth=0)
     axes.plot(steps, values, color=line.color, linewidth=1.8, marker="o", markersize=2.4, clip_on=False)
     last = max((index for index, value in enumerate(line.values) if value is not None), default=None)
     if line.name and last is not None:
