@@ -48,9 +48,9 @@ def races(url: str, count: int, *, plain: bool = False) -> list[list[str]]:
     return said
 
 
-def log_of(url: str, race: int) -> Store:
-    """The store of one race's log."""
-    return open_store(url).scope(f"races/{race:05d}")
+def place(race: int) -> str:
+    """Where one race's log lies in the store."""
+    return f"races/{race:05d}"
 
 
 def candidate(racer: int) -> str:
@@ -81,7 +81,7 @@ def _run(
     root = open_store(url)
     said = []
     for race in range(count):
-        store: Any = root.scope(f"races/{race:05d}")
+        store: Any = root.scope(place(race))
         barrier.wait(120)
         said.append(_promote(Unconditional(store) if plain else store, racer))
     queue.put((racer, said))
