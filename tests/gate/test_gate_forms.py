@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from functools import cache
+from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -39,8 +42,21 @@ DECISIONS = {
 }  # fmt: skip
 
 
+SCHEMA = Path(__file__).parent / "schemas" / "junit-10.xsd"
+"""Of Jenkins' xUnit plugin."""
+
+
+@cache
+def jenkins() -> tuple[Any, Any]:
+    """The schema, and the reader of what it checks."""
+    etree = pytest.importorskip("lxml.etree", reason="no lxml: install the dev extra")
+    return etree.XMLSchema(etree.parse(str(SCHEMA))), etree.fromstring
+
+
 def cases(text: str) -> ElementTree.Element:
-    """The test suite, checked by the rules that Jenkins' and GitLab's readers share."""
+    """The test suite, valid by Jenkins' schema and by the rules that Jenkins' and GitLab's readers share beside it."""
+    schema, read = jenkins()
+    schema.assertValid(read(text.encode()))
     root = ElementTree.fromstring(text.split("\n", 1)[1])
     assert text.startswith('<?xml version="1.0" encoding="UTF-8"?>\n') and root.tag == "testsuites"
     (suite,) = root
@@ -56,6 +72,23 @@ def cases(text: str) -> ElementTree.Element:
         assert int(node.get("failures", "")) == len(suite.findall("testcase/failure"))
         assert int(node.get("errors", "")) == len(suite.findall("testcase/error"))
     return suite
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes"),
+    [
+        (' tests="', ' number="'),
+        ('name="decision"', ""),
+        ("<testcase ", "<testcase started='1' "),
+        ('time="0"', 'time="soon"'),
+        ("</testsuite>", "<verdict/></testsuite>"),
+    ],
+)
+def test_the_schema_sees_what_jenkins_would_refuse(was: str, becomes: str) -> None:
+    schema, read = jenkins()
+    text = junit(DECISIONS["REJECT"])
+    assert was in text
+    assert not schema.validate(read(text.replace(was, becomes).encode()))
 
 
 @pytest.mark.parametrize("name", DECISIONS)
