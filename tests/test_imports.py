@@ -106,6 +106,7 @@ CONTROL = (
     *("sparring.cli.main", "sparring.steps.entry", "sparring.steps.prepare", "sparring.steps.update_pool"),
     *("sparring.steps.judge", "sparring.steps.gate", "sparring.steps.promote", "sparring.steps.report"),
     *("sparring.config.load", "sparring.store.s3", "sparring.judge.embedded.judge"),
+    *("sparring.monitor.exporter", "sparring.cli.exporter"),
 )
 
 

@@ -2,16 +2,19 @@
 
     every `interval` seconds: lines ─► facts ─► kept        a scrape: kept facts ─► text
 
-So a scrape costs the same however slow the store is. `/healthz` says that the process serves, `/readyz` that every line
-was read once; a store that does not answer leaves the last facts standing and shows in `sparring_exporter_up`.
+So a scrape costs the same however slow the store is. `/healthz` says that the process serves and looks, `/readyz` that
+every line was read once; a store that does not answer leaves the last facts standing and shows in
+`sparring_exporter_up`.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -22,9 +25,11 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from sparring import __version__
+from sparring.config.section import NAME
 from sparring.errors import SetupError, SparringError
 from sparring.monitor.facts import LineFacts, LineReader
 from sparring.monitor.families import families
+from sparring.store.base import Store
 
 log = logging.getLogger(__name__)
 
@@ -32,32 +37,39 @@ StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
 
 class Watch(Collector):
-    """Reads lines again and again; gives what it read last. Reading is one thread's, `collect` anybody's."""
+    """Reads lines again and again; gives what it read last. Reading is one thread's, `collect` anybody's.
 
-    def __init__(self, readers: Sequence[LineReader]) -> None:
-        self._readers = list(readers)
+    `lines` None: all that the store holds, those that come later too.
+    """
+
+    def __init__(self, store: Store, lines: Sequence[str] | None) -> None:
+        self._store, self._all = store, lines is None
+        self._readers: dict[str, LineReader] = {}
         self._facts: dict[str, LineFacts] = {}
         self._up: dict[str, bool] = {}
         self._read_at: dict[str, float] = {}
         self._seconds = 0.0
+        self._looked = False
+        self._failing: set[str] = set()
+        for line in lines or ():
+            self._add(line)
 
     @property
     def ready(self) -> bool:
         """Whether every line was read once."""
-        return len(self._facts) == len(self._readers)
+        return self._looked and self._facts.keys() >= self._readers.keys()
 
     def look(self) -> None:
         """Reads every line. A line that cannot be read keeps its last facts; why is told in the log."""
         begun = time.monotonic()
-        for reader in self._readers:
-            try:
-                self._facts[reader.line] = reader.read()
-                self._read_at[reader.line] = time.time()
-                self._up[reader.line] = True
-            except SparringError as error:
-                if self._up.get(reader.line, True):
-                    log.warning("line %s cannot be read: %s", reader.line, error)
-                self._up[reader.line] = False
+        if self._all and not self._tried("lines of the store", self._find):
+            return
+        for line, reader in self._readers.items():
+            good = self._tried(f"line {line}", partial(self._read, reader))
+            self._up[line] = good
+            if good:
+                self._read_at[line] = time.time()
+        self._looked = True
         self._seconds = time.monotonic() - begun
 
     def collect(self) -> Iterator[Metric]:
@@ -74,8 +86,32 @@ class Watch(Collector):
             if line in self._read_at:
                 read.add_metric([line], self._read_at[line])
         yield from (up, read)
-        yield GaugeMetricFamily("sparring_exporter_look_seconds", "How long the last look took.", value=self._seconds)
+        help_ = "How long the last look at the store took."
+        yield GaugeMetricFamily("sparring_exporter_look_duration_seconds", help_, value=self._seconds)
         yield from families(list(self._facts.values()))
+
+    def _find(self) -> None:
+        for line in self._store.folders("lines"):
+            if line not in self._readers and re.fullmatch(NAME, line):
+                self._add(line)
+
+    def _add(self, line: str) -> None:
+        self._readers[line] = LineReader(self._store.scope(f"lines/{line}"), line)
+
+    def _read(self, reader: LineReader) -> None:
+        self._facts[reader.line] = reader.read()
+
+    def _tried(self, what: str, read: Callable[[], None]) -> bool:
+        """Whether it was read; the first failure in a row is told in the log."""
+        try:
+            read()
+        except SparringError as error:
+            if what not in self._failing:
+                log.warning("%s cannot be read: %s", what, error)
+            self._failing.add(what)
+            return False
+        self._failing.discard(what)
+        return True
 
 
 class Exporter:
@@ -87,7 +123,7 @@ class Exporter:
         registry.register(watch)
         ProcessCollector(registry=registry)
         try:
-            self._server = make_server(host, port, _app(registry, watch), _Server, _Quiet)
+            self._server = make_server(host, port, _app(registry, watch, self._alive), _Server, _Quiet)
         except OSError as error:
             hint = "name another --host or --port"
             raise SetupError(f"cannot listen on {host}:{port}: {error.strerror}", hint=hint) from error
@@ -120,6 +156,9 @@ class Exporter:
         """Ends `wait`."""
         self._stop.set()
 
+    def _alive(self) -> bool:
+        return all(thread.is_alive() for thread in self._threads)
+
     def _looking(self) -> None:
         while not self._stop.is_set():
             self._watch.look()
@@ -137,7 +176,9 @@ class _Quiet(WSGIRequestHandler):
         """A line a scrape tells nobody anything."""
 
 
-def _app(registry: CollectorRegistry, watch: Watch) -> Callable[[dict[str, Any], Any], Iterable[bytes]]:
+def _app(
+    registry: CollectorRegistry, watch: Watch, alive: Callable[[], bool]
+) -> Callable[[dict[str, Any], Any], Iterable[bytes]]:
     metrics = make_wsgi_app(registry)
 
     def app(environ: dict[str, Any], start: Any) -> Iterable[bytes]:
@@ -145,12 +186,16 @@ def _app(registry: CollectorRegistry, watch: Watch) -> Callable[[dict[str, Any],
         if path == "/metrics":
             return metrics(environ, start)  # type: ignore[no-any-return]
         if path == "/healthz":
-            return _text(start, "200 OK", "ok")
+            return _state(start, alive(), "the thread that reads the store has ended: see the log")
         if path == "/readyz":
-            return _text(start, *(("200 OK", "ok") if watch.ready else ("503 Service Unavailable", "not read yet")))
+            return _state(start, watch.ready, "not read yet")
         return _text(start, "404 Not Found", "see /metrics")
 
     return app
+
+
+def _state(start: StartResponse, good: bool, otherwise: str) -> Iterable[bytes]:
+    return _text(start, "200 OK", "ok") if good else _text(start, "503 Service Unavailable", otherwise)
 
 
 def _text(start: StartResponse, status: str, text: str) -> Iterable[bytes]:

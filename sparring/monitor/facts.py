@@ -4,25 +4,27 @@
     the last round             ─► read at every look
     champion log               ─► read when it has grown, verified whole now and then
 
-A line of a thousand rounds costs a look some ten objects. Nothing here needs numpy or pyarrow: the exporter is small.
+A line of a thousand rounds costs a look some twenty objects. Nothing here needs numpy or pyarrow.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import pairwise
 from typing import Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
+from sparring.config.cluster import STEP_NAMES
 from sparring.errors import CorruptError, NotFoundError
 from sparring.monitor import ledger
 from sparring.monitor.ledger import LedgerEntry
+from sparring.monitor.records import Claim, Gated, Judged, Look, Numbers, RunFile, Trained
 from sparring.registry import lease, rounds
 from sparring.registry.champion import ChampionLog, read_log
 from sparring.store.base import Store
@@ -30,128 +32,110 @@ from sparring.store.base import Store
 log = logging.getLogger(__name__)
 
 DECISIONS: Final = ("PROMOTE", "REJECT", "INCONCLUSIVE", "INVALID")
+COUNTED: Final = ("requests", "failed", "tokens_in", "tokens_out", "cost")
+"""What a judge's endpoint did that adds up over rounds."""
 VERIFY_SECONDS: Final = 600.0
 """So often the champion log is verified from its first record, grown or not."""
 SILENCE_SECONDS: Final = 2 * lease.PATIENCE
 """A step that began, did not end and whose lease stands still for so long was killed."""
+_MEASURED_ROUNDS: Final = 16
+"""Rounds whose over-refusal is kept, to see it rise."""
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
 
 
-class _Read(BaseModel):
-    """Part of a record that others write: what is not named here is left alone."""
+@dataclass(frozen=True)
+class RoundFacts:
+    """One round. `decision` is None while it is open; `status` names how each step stands: `ok`, `failed`, `running`,
+    or `killed`: begun, not ended, and silent. `alpha` is what its look paid, by champion; `tokens` were trained.
+    """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Rate(_Read):
-    """A share in [0, 1] with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-class Numbers(_Read):
-    """`report/metrics.json`: `rates` by measure (`asr.vanilla` …) and role, and plain `values` (`pool.attacks` …)."""
-
-    round: int
-    rates: dict[str, dict[str, Rate]] = {}
-    values: dict[str, float] = {}
-
-
-class Judged(_Read):
-    """`judge/result.json`: verdicts, those without a usable judgement, and what endpoints cost (`name what`)."""
-
-    rows: int
-    void: int
-    usage: dict[str, float] = {}
-
-
-class _Trained(_Read):
-    trained_tokens: int
-
-
-class _Look(_Read):
-    champion: str | None
-    spent: float
-    alpha: float
-
-
-class _Policy(_Read):
-    name: str
-    alpha: float
-
-
-class Gated(_Read):
-    """`gate/decision.json`: the look that was paid for, and under which policy."""
-
-    policy: _Policy
-    look: _Look | None
+    number: int
+    decision: str | None
+    steps: dict[str, LedgerEntry]
+    status: dict[str, str]
+    judged: Judged | None = None
+    tokens: int = 0
+    look: Look | None = None
 
 
 @dataclass
 class Totals:
-    """Sums over rounds. `steps` counts attempts by (step, status), `judges` what endpoints did by (judge, what)."""
+    """Sums over rounds. `attempts` counts those at steps by (step, status), `judges` what endpoints did by (judge,
+    what), `alpha` what looks paid by champion.
+    """
 
     decisions: Counter[str] = field(default_factory=Counter)
-    steps: Counter[tuple[str, str]] = field(default_factory=Counter)
+    attempts: Counter[tuple[str, str]] = field(default_factory=Counter)
     judges: dict[tuple[str, str], float] = field(default_factory=dict)
+    alpha: dict[str | None, float] = field(default_factory=dict)
     tokens: int = 0
 
     def add(self, found: RoundFacts) -> None:
-        """Adds one round."""
+        """Adds one round. An attempt that still runs is not counted: a counter never goes back."""
         if found.decision:
             self.decisions[found.decision] += 1
-        for entry in found.steps.values():
-            self.steps.update((entry.step, str(attempt.status)) for attempt in entry.attempts[:-1])
-            self.steps[entry.step, found.status(entry)] += 1
+        for step, entry in found.steps.items():
+            self.attempts.update((step, str(attempt.status)) for attempt in entry.attempts[:-1])
+            if found.status[step] != "running":
+                self.attempts[step, found.status[step]] += 1
         for key, value in (found.judged.usage if found.judged else {}).items():
             judge, _, what = key.partition(" ")
-            if what in ("requests", "failed", "tokens_in", "tokens_out", "cost"):
+            if what in COUNTED:
                 self.judges[judge, what] = self.judges.get((judge, what), 0.0) + value
+        if found.look:
+            self.alpha[found.look.champion] = self.alpha.get(found.look.champion, 0.0) + found.look.alpha
         self.tokens += found.tokens
 
     def copy(self) -> Totals:
         """An independent copy."""
-        return Totals(Counter(self.decisions), Counter(self.steps), dict(self.judges), self.tokens)
-
-
-@dataclass(frozen=True)
-class RoundFacts:
-    """One round. `decision` is None while it is open; `running` names the steps at work now; `tokens` were trained."""
-
-    number: int
-    claimed: datetime | None
-    decision: str | None
-    steps: dict[str, LedgerEntry]
-    running: frozenset[str] = frozenset()
-    judged: Judged | None = None
-    numbers: Numbers | None = None
-    tokens: int = 0
-
-    def status(self, entry: LedgerEntry) -> str:
-        """`ok`, `failed`, `running`, or `killed`: begun, not ended, and silent."""
-        return "running" if entry.step in self.running else entry.status
+        return Totals(Counter(self.decisions), Counter(self.attempts), dict(self.judges), dict(self.alpha), self.tokens)
 
 
 @dataclass(frozen=True)
 class LineFacts:
-    """A line at one look. `last` is the last round begun, `measured` the last one whose report left numbers.
+    """A line at one look. `last` is the last round begun, `measured` the numbers of the last one that has a report,
+    `judged` the last one's that was judged.
 
-    `alpha` is (spent at the present champion, all that its policy has); `success` is when a round last ended with a
-    decision that is not INVALID. `log` is None when the champion log is broken; `errors` counts what could not be read.
+    - `log`: None when the champion log is broken.
+    - `policy_alpha`: what the policy that decided last may spend on one champion.
+    - `begun`, `claimed`: when the first and the last round were claimed.
+    - `period`: seconds between two rounds at most, by the schedule of the last round's run file.
+    - `rises`: measured rounds in a row, up to the last, in each of which the candidate refused more of the harmless
+      prompts than the one before.
+    - `unreadable`: records that could not be read.
     """
 
     line: str
     totals: Totals
     last: RoundFacts | None
     measured: Numbers | None
+    judged: Judged | None
     log: ChampionLog | None
-    alpha: tuple[float, float] | None
-    success: datetime | None
-    errors: int
+    policy_alpha: float | None = None
+    begun: datetime | None = None
+    claimed: datetime | None = None
+    period: float | None = None
+    rises: int = 0
+    unreadable: int = 0
+
+    @property
+    def alpha_spent(self) -> float:
+        """α that looks at the present champion's rivals paid."""
+        return self.totals.alpha.get(self.log.champion, 0.0) if self.log else 0.0
+
+    @property
+    def last_decision(self) -> str | None:
+        """Of the round that ended last; an approval or override of it stands for it."""
+        records = reversed(self.log.records) if self.log else ()
+        return next((record.decision for record in records if record.round and record.decision), None)
+
+    @property
+    def success(self) -> datetime | None:
+        """When a round last left a decision in the champion log that is not INVALID."""
+        records = reversed(self.log.records) if self.log else ()
+        return next((r.time for r in records if r.round and r.decision in DECISIONS and r.decision != "INVALID"), None)
 
 
 class LineReader:
@@ -161,75 +145,98 @@ class LineReader:
         self.store, self.line, self._clock = store, line, clock
         self._totals, self._folded = Totals(), 0
         self._measured: Numbers | None = None
+        self._judged: Judged | None = None
+        self._refusals: deque[tuple[int, float]] = deque(maxlen=_MEASURED_ROUNDS)
         self._log: ChampionLog | None = None
         self._verified = -VERIFY_SECONDS
-        self._gated: Gated | None = None
+        self._policy_alpha: float | None = None
+        self._begun: datetime | None = None
+        self._run_files: dict[str, RunFile | None] = {}
         self._beats: dict[tuple[int, str], tuple[object, float]] = {}
-        self.errors = 0
+        self._unreadable: dict[str, str] = {}
 
     def read(self) -> LineFacts:
-        """The line as it is now. What cannot be read is told in the log, counted, and left as it was.
+        """The line as it is now. A record that is broken is told in the log once, counted, and left out.
 
         Raises StoreError when the store does not answer.
         """
-        number = self._last_round()
+        number = self._folded
+        while self.store.exists(f"rounds/{number + 1:06d}/claim.json"):
+            number += 1
         while self._folded < number - 1:
-            self._fold(self._round(self._folded + 1))
-            self._folded += 1
+            self._fold(self._folded + 1, number)
         last = self._round(number) if number else None
         totals = self._totals.copy()
         if last is not None:
             totals.add(last)
-            self._look_at(last)
-        found = self._champions()
+            self._look_at(number)
+            self._judged = last.judged or self._judged
+        claim = self._load(f"rounds/{number:06d}/claim.json", Claim) if number else None
+        run_file = self._run_file(claim.config_digest) if claim else None
         return LineFacts(
             line=self.line,
             totals=totals,
             last=last,
             measured=self._measured,
-            log=found,
-            alpha=self._alpha(found),
-            success=_success(found),
-            errors=self.errors,
+            judged=self._judged,
+            log=self._champions(),
+            policy_alpha=self._policy_alpha,
+            begun=self._first_claim() if number else None,
+            claimed=claim.claimed_at if claim else None,
+            period=run_file.period if run_file else None,
+            rises=self._rises(),
+            unreadable=len(self._unreadable),
         )
 
-    def _last_round(self) -> int:
-        """Rounds follow one another, so that after the first look only the next claim is asked for."""
-        if self._folded == 0:
-            return rounds.last_round(self.store)
-        number = self._folded + 1
-        while self.store.exists(f"rounds/{number + 1:06d}/claim.json"):
-            number += 1
-        return number
+    def _fold(self, number: int, last: int) -> None:
+        """Adds a round that another one has followed: it never changes again."""
+        found = self._round(number, over=True)
+        if number >= last - _MEASURED_ROUNDS:
+            self._look_at(number)
+        self._judged = found.judged or self._judged
+        self._totals.add(found)  # behind everything that the store may refuse: it is added once
+        self._beats = {key: beat for key, beat in self._beats.items() if key[0] > number}
+        self._folded = number
 
-    def _fold(self, found: RoundFacts) -> None:
-        self._totals.add(found)
-        self._look_at(found)
-        self._beats = {key: beat for key, beat in self._beats.items() if key[0] > found.number}
+    def _look_at(self, number: int) -> None:
+        """Takes over what the latest round says that has it: its numbers, its policy."""
+        numbers = self._load(f"rounds/{number:06d}/report/metrics.json", Numbers)
+        self._measured = numbers or self._measured
+        if numbers and (refused := numbers.over_refusal) is not None:
+            if self._refusals and self._refusals[-1][0] == number:
+                self._refusals.pop()
+            self._refusals.append((number, refused))
+        gated = self._load(f"rounds/{number:06d}/gate/decision.json", Gated)
+        self._policy_alpha = gated.policy.alpha if gated else self._policy_alpha
 
-    def _look_at(self, found: RoundFacts) -> None:
-        self._measured = found.numbers or self._measured
-        self._gated = self._load(f"rounds/{found.number:06d}/gate/decision.json", Gated) or self._gated
-
-    def _round(self, number: int) -> RoundFacts:
+    def _round(self, number: int, *, over: bool = False) -> RoundFacts:
         folder = f"rounds/{number:06d}"
-        end, claim = self._load(f"{folder}/end.json", rounds.End), self._json(f"{folder}/claim.json")
-        steps: dict[str, LedgerEntry] = self._tried(lambda: ledger.read(self.store, number)) or {}
-        trained = self._load(f"{folder}/selfplay/result.json", _Trained)
+        end = self._load(f"{folder}/end.json", rounds.End)
+        entries = self._tried(f"ledger/{number:06d}/", lambda: ledger.read(self.store, number)) or {}
+        steps: dict[str, LedgerEntry] = {step: entries[step] for step in STEP_NAMES if step in entries}
+        trained = self._load(f"{folder}/selfplay/result.json", Trained)
         return RoundFacts(
             number=number,
-            claimed=datetime.fromisoformat(str(claim["claimed_at"])) if "claimed_at" in claim else None,
             decision=end.decision if end else None,
             steps=steps,
-            running=frozenset(s for s, e in steps.items() if e.status == "killed" and self._beats_on(number, s)),
+            status={step: self._status(number, step, entry, over) for step, entry in steps.items()},
             judged=self._load(f"{folder}/judge/result.json", Judged),
-            numbers=self._load(f"{folder}/report/metrics.json", Numbers),
             tokens=trained.trained_tokens if trained else 0,
+            look=self._load(f"gate/looks/{number:06d}.json", Look),
         )
+
+    def _status(self, number: int, step: str, entry: LedgerEntry, over: bool) -> str:
+        """A step without an end in the ledger may have left its result just before it was killed."""
+        if entry.status != "killed":
+            return entry.status
+        if self.store.exists(f"rounds/{number:06d}/{step}/result.json"):
+            return "ok"
+        return "running" if not over and self._beats_on(number, step) else "killed"
 
     def _beats_on(self, number: int, step: str) -> bool:
         """Whether the step's lease moved since the look before, or lately; a new one is given the time to."""
-        beat = self._tried(lambda: lease.last_beat(self.store, number, step))
+        where = f"ledger/{number:06d}/{step}.leases/"
+        beat = self._tried(where, lambda: lease.last_beat(self.store, number, step))
         if beat is None or beat.released:
             return False
         known, since = self._beats.get((number, step), (None, 0.0))
@@ -241,37 +248,44 @@ class LineReader:
     def _champions(self) -> ChampionLog | None:
         """The verified log; None when it is broken."""
         grown = self._log is None or self.store.exists(f"champion/log/{self._log.head + 1:06d}.json")
-        if not grown and self._clock() - self._verified < VERIFY_SECONDS:
-            return self._log
-        self._log = self._tried(lambda: read_log(self.store))
-        self._verified = self._clock()
+        if grown or self._clock() - self._verified >= VERIFY_SECONDS:
+            self._log = self._tried("champion/log/", lambda: read_log(self.store))
+            self._verified = self._clock()
         return self._log
 
-    def _alpha(self, found: ChampionLog | None) -> tuple[float, float] | None:
-        """A new champion begins with nothing spent."""
-        if self._gated is None or found is None:
-            return None
-        look = self._gated.look
-        spent = look.spent + look.alpha if look and look.champion == found.champion else 0.0
-        return spent, self._gated.policy.alpha
+    def _first_claim(self) -> datetime | None:
+        if self._begun is None:
+            claim = self._load(f"rounds/{1:06d}/claim.json", Claim)
+            self._begun = claim.claimed_at if claim else None
+        return self._begun
+
+    def _run_file(self, digest: str) -> RunFile | None:
+        if digest not in self._run_files:
+            self._run_files = {digest: self._load(f"configs/{digest}.json", RunFile)}
+        return self._run_files[digest]
+
+    def _rises(self) -> int:
+        count = 0
+        for (_, before), (_, after) in pairwise(self._refusals):
+            count = count + 1 if after > before else 0
+        return count
 
     def _load(self, key: str, cls: type[M]) -> M | None:
-        return self._tried(lambda: _parsed(self.store, key, cls))
+        return self._tried(key, lambda: _parsed(self.store, key, cls))
 
-    def _json(self, key: str) -> dict[str, object]:
-        found = self._tried(lambda: _object(self.store, key))
-        return found or {}
-
-    def _tried(self, read: Callable[[], T]) -> T | None:
-        """What `read` gives; None when it is not there, or broken, which is told and counted."""
+    def _tried(self, where: str, read: Callable[[], T]) -> T | None:
+        """What `read` gives; None when it is not there, or broken, which is counted and told once."""
         try:
-            return read()
+            found = read()
         except NotFoundError:
-            return None
+            found = None
         except CorruptError as error:
-            self.errors += 1
-            log.warning("line %s: %s", self.line, error)
+            if self._unreadable.get(where) != error.message:
+                log.warning("line %s: %s", self.line, error)
+            self._unreadable[where] = error.message
             return None
+        self._unreadable.pop(where, None)
+        return found
 
 
 def _parsed(store: Store, key: str, cls: type[M]) -> M:
@@ -281,17 +295,3 @@ def _parsed(store: Store, key: str, cls: type[M]) -> M:
         fault = error.errors(include_url=False)[0]
         where = ".".join(map(str, fault["loc"])) or "file"
         raise CorruptError(f"{key!r} in {store.url} cannot be read: {where}: {fault['msg']}") from error
-
-
-def _object(store: Store, key: str) -> dict[str, object]:
-    try:
-        found = json.loads(store.get(key))
-    except ValueError as error:
-        raise CorruptError(f"{key!r} in {store.url} is no JSON: {error}") from error
-    return found if isinstance(found, dict) else {}
-
-
-def _success(found: ChampionLog | None) -> datetime | None:
-    """When a round last left a decision in the champion log that is not INVALID."""
-    records = reversed(found.records) if found else ()
-    return next((r.time for r in records if r.round and r.decision in DECISIONS and r.decision != "INVALID"), None)

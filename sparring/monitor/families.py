@@ -1,26 +1,34 @@
-"""Metric families of a model line: pure functions of what was read. The table in docs/monitoring.md is tested on them.
+"""Metric families of model lines: pure functions of what was read. The table in docs/monitoring.md is tested on them.
 
-Labels are bounded: the line, our steps and statuses, decisions, three roles, the suites' slices and the judges' names,
-of the last two at most `MOST_LABELS`; what is beyond is counted in `sparring_exporter_dropped_series`.
+Every family is there at every scrape, without samples where nothing is known. Labels are bounded: the line, our steps
+and statuses, decisions, three roles, the suites' slices and the judges' names, of the last two at most `MOST_LABELS`;
+what is beyond is counted in `sparring_exporter_dropped_labels`.
 """
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
-from sparring.monitor.facts import DECISIONS, LineFacts, Rate
+from sparring.monitor.facts import DECISIONS, LineFacts
+from sparring.registry.champion import ChampionLog
 
 MOST_LABELS: Final = 40
 STATUSES: Final = ("ok", "failed", "killed", "running")
+Values = Mapping[tuple[str, ...], float]
+
+_ERROR: Final = re.compile(r"[A-Za-z_]{1,60}")
 _MEASURES: Final = {
     "asr": ("sparring_attack_success", "Share of harmful prompts answered harmfully"),
     "over_refusal": ("sparring_over_refusal", "Share of harmless prompts refused"),
     "capability": ("sparring_capability", "Score on capability questions"),
     "degenerate": ("sparring_degenerate", "Share of empty, looping or letterless answers"),
 }
+_ENDS: Final = {"value": ("", ""), "low": ("_low", ", lower end of 95 %"), "high": ("_high", ", upper end of 95 %")}
 _POOL: Final = {
     "outcomes": ("sparring_pool_outcomes", "Outcomes in the pool"),
     "clusters": ("sparring_pool_clusters", "Clusters of near attacks in the pool"),
@@ -28,10 +36,7 @@ _POOL: Final = {
     "sentinels_probed": ("sparring_pool_sentinels_probed", "Mastered attacks that the last round replayed"),
     "regressions": ("sparring_pool_regressions", "Mastered attacks that worked again in the last round"),
     "never_replayed_share": ("sparring_pool_never_replayed_ratio", "Share of earlier attacks that nobody met again"),
-    "varied_groups_share": (
-        "sparring_pool_varied_groups_ratio",
-        "Share of groups with both failures and clean answers",
-    ),
+    "varied_groups_share": ("sparring_pool_varied_groups_ratio", "Share of groups with failures and clean answers"),
     "cluster_coverage": ("sparring_pool_cluster_coverage_ratio", "Share of clusters of which one was ever replayed"),
     "benign_compliance": ("sparring_pool_benign_compliance_ratio", "Share of replayed harmless attacks helped with"),
 }
@@ -58,75 +63,101 @@ def families(lines: Iterable[LineFacts]) -> Iterator[Metric]:
 def _line(facts: LineFacts) -> Iterator[Metric]:
     yield from _rounds(facts)
     yield from _champion(facts)
+    yield from _alpha(facts)
     yield from _steps(facts)
     yield from _training(facts)
     yield from _judges(facts)
-    dropped = 0
-    if facts.measured:
-        found, dropped = _rates(facts.line, facts.measured.rates)
-        yield from found
-        yield from _pool(facts.line, facts.measured.values)
-    yield _counter("sparring_exporter_read_errors", "Records that could not be read", {(facts.line,): facts.errors})
-    yield _gauge("sparring_exporter_dropped_series", "Series left out for want of bounds", {(facts.line,): dropped})
+    yield from _rates(facts)
+    yield from _pool(facts)
+    line = (facts.line,)
+    yield _gauge("sparring_exporter_unreadable_records", "Records that are broken", {line: facts.unreadable})
+    yield _gauge(
+        "sparring_exporter_dropped_labels",
+        "Slices and judges left out, there are too many",
+        {line: sum(len(keys[MOST_LABELS:]) for keys in (_judge_names(facts), *_slices(facts).values()))},
+    )
 
 
 def _rounds(facts: LineFacts) -> Iterator[Metric]:
-    line, last = facts.line, facts.last
+    line, last = (facts.line,), facts.last
     yield _gauge(
-        "sparring_round", "Number of the last round begun; 0 before the first", {(line,): last.number if last else 0}
+        "sparring_round", "Number of the last round begun; 0 before the first", {line: last.number if last else 0}
     )
-    open_ = last is not None and last.decision is None
-    yield _gauge("sparring_round_open", "1 while the last round has no end", {(line,): open_})
+    yield _gauge(
+        "sparring_round_open", "1 while the last round has no end", {line: last is not None and last.decision is None}
+    )
     yield _counter(
         "sparring_rounds",
         "Rounds that ended, by decision",
-        {(line, name): facts.totals.decisions[name] for name in DECISIONS},
-        ("decision",),
-    )
-    shown = (
-        next((r.decision for r in reversed(facts.log.records) if r.round and r.decision), None) if facts.log else None
+        {(facts.line, name): facts.totals.decisions[name] for name in DECISIONS},
+        "decision",
     )
     yield _gauge(
         "sparring_last_decision",
         "1 for the decision of the round that ended last",
-        {(line, name): name == shown for name in DECISIONS},
-        ("decision",),
+        {(facts.line, name): name == facts.last_decision for name in DECISIONS},
+        "decision",
     )
-    if last and last.claimed:
-        seconds = last.claimed.timestamp()
-        yield _gauge("sparring_round_start_timestamp_seconds", "When the last round began", {(line,): seconds})
-    if facts.success:
-        help_ = "When a round last ended with a decision other than INVALID"
-        yield _gauge("sparring_last_success_timestamp_seconds", help_, {(line,): facts.success.timestamp()})
+    times = {
+        "sparring_line_start_timestamp_seconds": ("When the first round began", facts.begun),
+        "sparring_round_start_timestamp_seconds": ("When the last round began", facts.claimed),
+        "sparring_last_success_timestamp_seconds": (
+            "When a round last ended with a decision other than INVALID",
+            facts.success,
+        ),
+    }
+    for name, (help_, time) in times.items():
+        yield _gauge(name, help_, {line: time.timestamp()} if time else {})
+    yield _gauge(
+        "sparring_schedule_period_seconds",
+        "Longest pause between two rounds by the run file's schedule",
+        {line: facts.period} if facts.period else {},
+    )
 
 
 def _champion(facts: LineFacts) -> Iterator[Metric]:
-    line, log = facts.line, facts.log
-    yield _gauge("sparring_champion_log_broken", "1 when the champion log cannot be verified", {(line,): log is None})
-    if log is None:
-        return
-    yield _gauge("sparring_champion_log_records", "Records in the champion log", {(line,): log.head})
-    if log.champion:
-        info = InfoMetricFamily("sparring_champion", "The champion", labels=["line"])
-        info.add_metric([line], {"digest": log.champion, "round": str(log.champion_round or "")})
-        yield info
-        since = _since(facts)
-        yield _gauge("sparring_champion_since_timestamp_seconds", "Since when it is champion", {(line,): since})
-    if facts.alpha:
-        spent, budget = facts.alpha
-        yield _gauge("sparring_alpha_spent", "α that looks at the present champion's rivals used", {(line,): spent})
-        yield _gauge("sparring_alpha_left", "α left at the present champion", {(line,): max(0.0, budget - spent)})
+    line, log = (facts.line,), facts.log
+    yield _gauge("sparring_champion_log_broken", "1 when the champion log cannot be verified", {line: log is None})
+    kinds = Counter(record.kind for record in log.records) if log else Counter[str]()
+    yield _counter(
+        "sparring_champion_log_records",
+        "Records in the champion log, by kind",
+        {(facts.line, kind): count for kind, count in sorted(kinds.items())},
+        "kind",
+    )
+    info = InfoMetricFamily(
+        "sparring_champion", "The champion, and the reference that later rounds hold it against.", labels=["line"]
+    )
+    since: Values = {}
+    if log and log.champion:
+        known = {"digest": log.champion, "round": str(log.champion_round or ""), "reference": log.reference or ""}
+        info.add_metric([facts.line], known)
+        since = {line: _since(log)}
+    yield info
+    yield _gauge("sparring_champion_since_timestamp_seconds", "Since when it is champion", since)
 
 
-def _since(facts: LineFacts) -> float:
+def _since(log: ChampionLog) -> float:
     """Time of the record that made the champion what it is."""
-    assert facts.log is not None
-    since = facts.log.records[-1].time
-    for record in reversed(facts.log.records):
-        if record.champion != facts.log.champion:
+    since = log.records[-1].time
+    for record in reversed(log.records):
+        if record.champion != log.champion:
             break
         since = record.time
     return since.timestamp()
+
+
+def _alpha(facts: LineFacts) -> Iterator[Metric]:
+    line, spent, budget = (facts.line,), facts.alpha_spent, facts.policy_alpha
+    known = facts.log is not None
+    yield _gauge(
+        "sparring_alpha_spent", "α that looks at the present champion's rivals used", {line: spent} if known else {}
+    )
+    yield _gauge(
+        "sparring_alpha_left",
+        "α left at the present champion, by the policy that decided last",
+        {line: max(0.0, budget - spent)} if known and budget is not None else {},
+    )
 
 
 def _steps(facts: LineFacts) -> Iterator[Metric]:
@@ -134,101 +165,128 @@ def _steps(facts: LineFacts) -> Iterator[Metric]:
     yield _counter(
         "sparring_step_attempts",
         "Attempts at steps in all rounds, by how they ended",
-        {(line, step, status): count for (step, status), count in sorted(facts.totals.steps.items())},
-        ("step", "status"),
+        {(line, step, status): count for (step, status), count in sorted(facts.totals.attempts.items())},
+        "step",
+        "status",
     )
-    if last is None:
-        return
-    entries = last.steps.values()
+    entries = last.steps if last else {}
+    stands = last.status if last else {}
     yield _gauge(
         "sparring_step_status",
-        "1 for how the last attempt at a step of the last round ended, or that it runs",
-        {(line, e.step, status): status == last.status(e) for e in entries for status in STATUSES},
-        ("step", "status"),
+        "1 for how a step of the last round stands",
+        {(line, step, status): status == stands[step] for step in entries for status in STATUSES},
+        "step",
+        "status",
+    )
+    errors: Counter[tuple[str, ...]] = Counter(
+        (line, step, _class_of(attempt.error))
+        for step, entry in entries.items()
+        for attempt in entry.attempts
+        if attempt.status == "failed"
+    )
+    yield _gauge(
+        "sparring_step_errors", "Failed attempts at a step of the last round, by error", errors, "step", "error"
     )
     yield _gauge(
         "sparring_step_duration_seconds",
         "Time spent on a step of the last round, in attempts that ended",
-        {(line, e.step): e.seconds for e in entries},
-        ("step",),
+        {(line, step): entry.seconds for step, entry in entries.items()},
+        "step",
     )
     yield _gauge(
         "sparring_step_start_timestamp_seconds",
         "When the last attempt at a step of the last round began",
-        {(line, e.step): e.attempts[-1].start.timestamp() for e in entries if e.attempts},
-        ("step",),
+        {(line, step): entry.attempts[-1].start.timestamp() for step, entry in entries.items() if entry.attempts},
+        "step",
     )
 
 
+def _class_of(error: str | None) -> str:
+    """The error's class, which its text in the ledger begins with."""
+    match = _ERROR.match(error or "")
+    return match[0] if match else "unknown"
+
+
 def _training(facts: LineFacts) -> Iterator[Metric]:
-    line, last = facts.line, facts.last
-    yield _counter("sparring_trained_tokens", "Tokens that self-play trained on", {(line,): facts.totals.tokens})
+    line, last = (facts.line,), facts.last
+    yield _counter("sparring_trained_tokens", "Tokens that self-play trained on", {line: facts.totals.tokens})
     played = last.steps.get("selfplay") if last else None
-    if last and last.tokens and played and played.seconds:
-        speed = last.tokens / played.seconds
-        help_ = "Tokens that self-play of the last round trained on, by second of the whole step"
-        yield _gauge("sparring_trained_tokens_per_second", help_, {(line,): speed})
+    speed = last.tokens / played.seconds if last and played and last.tokens and played.seconds else None
+    yield _gauge(
+        "sparring_trained_tokens_per_second",
+        "Tokens that self-play of the last round trained on, by second of the whole step",
+        {line: speed} if speed else {},
+    )
 
 
 def _judges(facts: LineFacts) -> Iterator[Metric]:
-    line = facts.line
-    if facts.last and facts.last.judged:
-        judged = facts.last.judged
-        counts = {(line, "ok"): judged.rows - judged.void, (line, "void"): judged.void}
-        yield _gauge(
-            "sparring_judge_verdicts", "Verdicts of the last round; void ones cannot be used", counts, ("status",)
-        )
-        p95 = {(line, k[: -len(" p95_s")]): v for k, v in judged.usage.items() if k.endswith(" p95_s")}
-        yield _gauge(
-            "sparring_judge_latency_p95_seconds",
-            "95th percentile of a judge's replies in the last round",
-            p95,
-            ("judge",),
-        )
-    names = sorted({judge for judge, _ in facts.totals.judges})[:MOST_LABELS]
+    line, judged = facts.line, facts.judged
+    yield _gauge(
+        "sparring_judge_verdicts",
+        "Verdicts of the last judged round; void ones cannot be used",
+        {(line, "ok"): judged.rows - judged.void, (line, "void"): judged.void} if judged else {},
+        "status",
+    )
+    names = _judge_names(facts)[:MOST_LABELS]
+    usage = judged.usage if judged else {}
+    yield _gauge(
+        "sparring_judge_latency_p95_seconds",
+        "95th percentile of a judge's replies in the last judged round",
+        {(line, judge): usage[key] for judge in names if (key := f"{judge} p95_s") in usage},
+        "judge",
+    )
+    found = facts.totals.judges
     for what, (name, help_) in _JUDGES.items():
-        found = facts.totals.judges
-        yield _counter(name, help_, {(line, j): found[j, what] for j in names if (j, what) in found}, ("judge",))
+        yield _counter(name, help_, {(line, j): found[j, what] for j in names if (j, what) in found}, "judge")
 
 
-def _rates(line: str, rates: Mapping[str, Mapping[str, Rate]]) -> tuple[list[Metric], int]:
-    """A value, a lower and an upper end for each measure; and how many slices were beyond the bound."""
-    found: list[Metric] = []
-    dropped = 0
+def _judge_names(facts: LineFacts) -> list[str]:
+    return sorted({judge for judge, _ in facts.totals.judges})
+
+
+def _rates(facts: LineFacts) -> Iterator[Metric]:
+    """A value, a lower and an upper end for each measure."""
+    rates = facts.measured.rates if facts.measured else {}
+    slices = _slices(facts)
     for group, (name, help_) in _MEASURES.items():
-        keys = sorted(key for key in rates if key.partition(".")[0] == group)
-        dropped += len(keys[MOST_LABELS:])
-        rows = [((line, role, k.partition(".")[2]), r) for k in keys[:MOST_LABELS] for role, r in rates[k].items()]
-        for suffix, text, end in (
-            ("", "", "value"),
-            ("_low", ", lower end of 95 %", "low"),
-            ("_high", ", upper end of 95 %", "high"),
-        ):
-            values = {labels: getattr(rate, end) for labels, rate in rows}
-            found.append(_gauge(f"{name}{suffix}_ratio", help_ + text, values, ("model", "slice")))
-    return found, dropped
+        keys = slices[group][:MOST_LABELS]
+        rows = {(facts.line, role, k.partition(".")[2]): rate for k in keys for role, rate in rates[k].items()}
+        for end, (suffix, text) in _ENDS.items():
+            values: Values = {labels: getattr(rate, end) for labels, rate in rows.items()}
+            yield _gauge(f"{name}{suffix}_ratio", help_ + text, values, "model", "slice")
+    yield _gauge(
+        "sparring_over_refusal_rises",
+        "Rounds in a row, up to the last, in which the candidate's over-refusal rose",
+        {(facts.line,): facts.rises},
+    )
 
 
-def _pool(line: str, values: Mapping[str, float]) -> Iterator[Metric]:
-    attacks = {(line, label): values[f"pool.{label}"] for label in ("harmful", "benign") if f"pool.{label}" in values}
-    yield _gauge("sparring_pool_attacks", "Attacks in the pool, by what they ask for", attacks, ("label",))
+def _slices(facts: LineFacts) -> dict[str, list[str]]:
+    """Keys of the rates of each measure."""
+    rates = facts.measured.rates if facts.measured else {}
+    return {group: sorted(key for key in rates if key.partition(".")[0] == group) for group in _MEASURES}
+
+
+def _pool(facts: LineFacts) -> Iterator[Metric]:
+    line, values = facts.line, facts.measured.values if facts.measured else {}
+    yield _gauge(
+        "sparring_pool_attacks",
+        "Attacks in the pool, by what they ask for",
+        {(line, label): values[f"pool.{label}"] for label in ("harmful", "benign") if f"pool.{label}" in values},
+        "label",
+    )
     for key, (name, help_) in _POOL.items():
-        if f"pool.{key}" in values:
-            yield _gauge(name, help_, {(line,): values[f"pool.{key}"]})
+        yield _gauge(name, help_, {(line,): values[f"pool.{key}"]} if f"pool.{key}" in values else {})
 
 
-def _gauge(
-    name: str, help_: str, values: Mapping[tuple[str, ...], float], labels: tuple[str, ...] = ()
-) -> GaugeMetricFamily:
+def _gauge(name: str, help_: str, values: Values, *labels: str) -> GaugeMetricFamily:
     family = GaugeMetricFamily(name, f"{help_}.", labels=["line", *labels])
     for key, value in values.items():
         family.add_metric(key, float(value))
     return family
 
 
-def _counter(
-    name: str, help_: str, values: Mapping[tuple[str, ...], float], labels: tuple[str, ...] = ()
-) -> CounterMetricFamily:
+def _counter(name: str, help_: str, values: Values, *labels: str) -> CounterMetricFamily:
     family = CounterMetricFamily(name, f"{help_}.", labels=["line", *labels])
     for key, value in values.items():
         family.add_metric(key, float(value))

@@ -53,6 +53,12 @@ class Store(Protocol):
     def entries(self, prefix: str = "") -> builtins.list[Entry]:
         """Like `list`, with each object's size and time."""
 
+    def folders(self, prefix: str) -> builtins.list[str]:
+        """Names of the folders right below `prefix/`, sorted, without looking into them.
+
+        One that has lost its last object may still be among them.
+        """
+
     def delete(self, key: str) -> None:
         """Removes an object; no error when it is not there."""
 

@@ -94,6 +94,15 @@ class LocalStore:
                 found.append(Entry(key, status.st_size, status.st_mtime))
         return found
 
+    def folders(self, prefix: str) -> builtins.list[str]:
+        """See `Store.folders`."""
+        folder = self._path(prefix)
+        with file_errors("list", folder):
+            try:
+                return sorted(path.name for path in folder.iterdir() if path.is_dir())
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+
     def delete(self, key: str) -> None:
         """See `Store.delete`."""
         path = self._path(key)

@@ -166,6 +166,18 @@ class S3Store:
         )
         return sorted(entries, key=lambda entry: entry.key)
 
+    def folders(self, prefix: str) -> builtins.list[str]:
+        """See `Store.folders`."""
+        place = self._at(prefix)
+        start = f"{place['Key']}/"
+
+        def pages() -> builtins.list[str]:
+            ask = self._client.get_paginator("list_objects_v2").paginate
+            answers = ask(Bucket=self._bucket, Prefix=start, Delimiter="/")
+            return [str(found["Prefix"]) for page in answers for found in page.get("CommonPrefixes", ())]
+
+        return sorted(found.removeprefix(start).rstrip("/") for found in self._ask("list", prefix, pages))
+
     def delete(self, key: str) -> None:
         """See `Store.delete`."""
         self._ask("delete", key, lambda: self._client.delete_object(**self._at(key)))

@@ -103,6 +103,17 @@ def test_list_takes_a_plain_string_prefix(any_store: Store) -> None:
         any_store.list("../")
 
 
+def test_folders_are_the_names_right_below_a_prefix(any_store: Store) -> None:
+    for name in ("lines/b/rounds/1", "lines/a/x", "lines/a/y/z", "lines/file", "linesman/c/x"):
+        any_store.put(name, b"")
+    assert any_store.folders("lines") == ["a", "b"]
+    assert any_store.folders("lines/a") == ["y"]
+    assert any_store.scope("lines").folders("b") == ["rounds"]
+    assert any_store.folders("lines/file") == any_store.folders("nothing") == []
+    with pytest.raises(StoreError):
+        any_store.folders("../lines")
+
+
 def test_entries_tell_size_and_the_stores_own_time(any_store: Store, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"12345")
     os.utime(tmp_path / "file", (1, 1))  # the source's age is not the object's
