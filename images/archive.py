@@ -75,7 +75,10 @@ def _json(archive: tarfile.TarFile, name: str) -> dict[str, Any]:
 
 
 def main(path: Path, sbom: Path | None = None) -> None:
-    image = read_image(path)
+    try:
+        image = read_image(path)
+    except KeyError as error:
+        sys.exit(f"images: {path} is not in the OCI layout ({error.args[0]}); docker saves in it from version 25 on")
     how = "compressed" if image.compressed else "not compressed"
     print(f"images: {path}: {image.size / 1e6:,.0f} MB {how}, {len(image.layers)} layers")
     if sbom and (bill := read_file(path, image, SBOM)):
