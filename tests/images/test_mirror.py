@@ -18,7 +18,7 @@ NAMES = st.from_regex(r"([a-z]{1,8}\.example(:5000)?/)?[a-z]{1,8}(/[a-z]{1,8})?(
 
 
 def mirror(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, ROOT / "images/mirror.py", "--to", "registry.example/ours/", *arguments]
+    command = [sys.executable, str(ROOT / "images/mirror.py"), "--to", "registry.example/ours/", *arguments]
     return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
 
 
