@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,17 +30,26 @@ class Event:
     note: str = ""
 
 
+Listener = Callable[[Event, Mapping[str, float]], None]
+"""Is told every event, with a training step's numbers where there are any."""
+
+
 class Progress:
     """Reports the progress of one step. Cheap enough to call after every batch; never raises for a full disk."""
 
-    def __init__(self, step: str) -> None:
+    def __init__(self, step: str, listener: Listener | None = None) -> None:
         self.step = step
+        self._listener = listener
         self._file = os.environ.get(EVENTS_VARIABLE)
         self._printed: dict[str, float] = {}
 
-    def update(self, stage: str, done: int, total: int, note: str = "") -> None:
-        """Says that `done` of `total` units of `stage` are finished."""
+    def update(
+        self, stage: str, done: int, total: int, note: str = "", numbers: Mapping[str, float] | None = None
+    ) -> None:
+        """Says that `done` of `total` units of `stage` are finished; `numbers` are a training step's curves."""
         event = Event(self.step, stage, done, total, time.time(), note)
+        if self._listener:
+            self._listener(event, numbers or {})
         if self._file:
             self._append(event)
         elif done >= total or time.time() - self._printed.get(stage, 0.0) > _PLAIN_SECONDS:

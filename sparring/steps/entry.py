@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -21,8 +23,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sparring.config.run import Name
 from sparring.errors import SparringError, UsageError
-from sparring.monitor import ledger
-from sparring.progress import Progress
+from sparring.monitor import PORT_VARIABLE, ledger
+from sparring.progress import Listener, Progress
 from sparring.registry import lease, rounds
 from sparring.registry.champion import read_log
 from sparring.steps.guard import end_with_runner
@@ -121,9 +123,9 @@ def _alone(step: str, request: RunRequest, store: Store, number: int) -> BaseMod
 
 
 def _play(step: str, request: RunRequest, store: Store, number: int) -> BaseModel:
-    progress = Progress(step)
-    progress.update(STEP_STAGE, 0, 1)
-    with _Recorded(store, number, step) as record:
+    with _Recorded(store, number, step) as record, _shown(step) as listener:
+        progress = Progress(step, listener)
+        progress.update(STEP_STAGE, 0, 1)
         config = rounds.load_config(store, recorded_config(store, number))
         context = Context(config, store, number, progress, work_folder(request.store, request.line))
         result = STEPS[step].run(context)
@@ -132,6 +134,15 @@ def _play(step: str, request: RunRequest, store: Store, number: int) -> BaseMode
         record.metrics = _metrics(result)
     progress.update(STEP_STAGE, 1, 1, STEPS[step].note(result))
     return result
+
+
+def _shown(step: str) -> AbstractContextManager[Listener | None]:
+    """The metrics of the step while it works, where a port is named for them."""
+    if not os.environ.get(PORT_VARIABLE):
+        return nullcontext()
+    from sparring.monitor.live import serving  # prometheus-client: only who shows them pays for it
+
+    return serving(step)
 
 
 def recorded_config(store: Store, number: int) -> str:

@@ -283,7 +283,7 @@ def _play(
         games.keep(step, played)
         curves.add({"phase": "selfplay", **curve})
         curves.flush()
-        progress.update("self-play", step, config.selfplay.steps, _note(curve))
+        progress.update("self-play", step, config.selfplay.steps, _note(curve), curve)
 
     session = Session(
         config.selfplay,

@@ -100,6 +100,17 @@ def test_selfplay_leaves_a_verified_candidate_transcripts_and_curves(line: Line)
     assert trained(line) == result  # played again from the same start, it is the same candidate
 
 
+def test_each_training_step_tells_its_numbers(line: Line) -> None:
+    told: list[dict[str, float]] = []
+    config = SelfplayStepConfig.of(RunConfig.model_validate(RUN))
+    progress = Progress("selfplay", lambda event, numbers: told.append(dict(numbers)))
+    result = selfplay.run(config, line.store, SelfplayInputs(line.prepared, 1, line.work), progress)
+    steps = [numbers for numbers in told if numbers]
+    assert [numbers["step"] for numbers in steps] == [1, 2]
+    assert sum(numbers["tokens"] for numbers in steps) == result.trained_tokens > 0
+    assert all(numbers["seconds"] > 0 and "attacker_reward" in numbers for numbers in steps)
+
+
 def test_a_round_that_trains_nothing_offers_the_start_itself(line: Line) -> None:
     assert trained(line, selfplay={**RUN["selfplay"], "learning_rate": 0.0}).candidate == line.prepared.base  # type: ignore[dict-item]
     assert trained(line, selfplay={**RUN["selfplay"], "steps": 0}).candidate == line.prepared.base  # type: ignore[dict-item]
