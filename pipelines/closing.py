@@ -12,6 +12,7 @@ from rich.text import Text
 
 from sparring.errors import NotFoundError
 from sparring.gate.outcome import Decision, Endpoint
+from sparring.integrations.after_round import of_record
 from sparring.registry import rounds
 from sparring.registry.champion import read_log
 from sparring.steps.gate import read_record
@@ -103,6 +104,10 @@ def _places(store: Store, number: int) -> Iterator[tuple[str, str]]:
         yield "champion", f"{store.url}/checkpoints/{log.champion} (of round {log.champion_round})"
     else:
         yield "champion", "none yet"
+    record = next((r.number for r in reversed(log.records) if r.round == number and r.decision), None)
+    for told in of_record(store, record) if record else ():
+        detail = told.attempts[-1].detail if told.attempts else "no longer how the line stands"
+        yield "hook", f"{told.hook} ({told.event}) {told.state.replace('_', ' ')}: {detail}"
     report = rounds.load_result(store, number, "report", ReportResult)
     if report:
         yield "report", report.path or f"{store.url}/{report.html_key}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sparring.cli.common import ConfigOption, LineOption, StoreOption, finish, open_line
+from sparring.cli.hooks import deliver_now
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,6 +42,7 @@ def approve(
         found, opened = open_line(config, store, line)
         key = _key(found.registry.verify_key)
         _print(say_yes(opened, number, actor=_actor(actor), reason=reason, verify_key=key))
+        deliver_now(found, opened)
 
     finish(action)
 
@@ -64,6 +66,7 @@ def override(
         said = record.details.get("gate_reason", "")
         print(f"warning: the gate said {record.decision}: {said}; {record.actor} overruled it", file=sys.stderr)
         _print(record)
+        deliver_now(found, opened)
 
     finish(action)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sparring.config.run import RunConfig
 from sparring.errors import CorruptError, NotFoundError, UsageError
-from sparring.registry import rounds
+from sparring.registry import rounds, serving
 from sparring.registry.champion import ChampionLog, Record, read_log
 from sparring.registry.checkpoints import check_checkpoint, has_checkpoint, load_checkpoint
 from sparring.registry.signing import verify_signature
@@ -38,6 +38,15 @@ def status_facts(config: RunConfig, store: Store) -> Facts:
         "champion_round": log.champion_round,
         "reference": log.reference,
         "log_records": log.head,
+        **_serving(store),
+    }
+
+
+def _serving(store: Store) -> Facts:
+    """What is served, where a hook serves: it can differ from the champion."""
+    found = {name: serving.latest(store, name) for name in serving.services(store)}
+    return {
+        f"served_by_{name}": f"{s.digest or s.uri} ({s.state}, record {s.record})" for name, s in found.items() if s
     }
 
 

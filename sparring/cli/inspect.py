@@ -17,6 +17,7 @@ from sparring.cli.common import (
     print_facts,
     print_json,
 )
+from sparring.cli.hooks import deliver_now
 
 if TYPE_CHECKING:
     from sparring.registry.champion import Record
@@ -110,8 +111,10 @@ def rollback(
 
         from sparring.registry.champion import rollback as go_back
 
-        record = go_back(open_line(config, store, line)[1], to=to, actor=getuser(), reason=reason)
+        found, opened = open_line(config, store, line)
+        record = go_back(opened, to=to, actor=getuser(), reason=reason)
         print(f"record {record.number}: champion is {record.champion}")
+        deliver_now(found, opened)
 
     finish(action)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from sparring import __version__
-from sparring.cli import acts, config, exporter, gate, inspect, judge, models, pool, verdicts
+from sparring.cli import acts, config, exporter, gate, hooks, inspect, judge, models, pool, verdicts
 from sparring.cli.common import new_app
 
 app = new_app("Recurring safety training of language models by self-play, gated before every promotion.")
@@ -18,6 +18,7 @@ app.add_typer(gate.app, name="gate")
 app.add_typer(pool.app, name="pool")
 app.add_typer(judge.app, name="judge")
 app.add_typer(verdicts.app, name="verdicts")
+app.add_typer(hooks.app, name="hooks")
 inspect.register(app)
 acts.register(app)
 models.register(app)

@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from sparring.config.cluster import ClusterConfig as ClusterConfig
+from sparring.config.hooks import HookConfig
 from sparring.config.judges import EndpointConfig as EndpointConfig
 from sparring.config.judges import JudgeConfig as JudgeConfig
 from sparring.config.section import Name as Name
@@ -320,4 +321,15 @@ class RunConfig(Section):
     gate: GateConfig = GateConfig()
     registry: RegistryConfig = RegistryConfig()
     report: ReportConfig = ReportConfig()
+    hooks: list[HookConfig] = Field(
+        [], description="Who is told of a decision, and what serves the champion; each with `kind` and `name`."
+    )
     cluster: ClusterConfig = ClusterConfig()
+
+    @field_validator("hooks")
+    @classmethod
+    def _named_once(cls, hooks: list[HookConfig]) -> list[HookConfig]:
+        names = [hook.name for hook in hooks]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"should name {twice[0]} once")
+        return hooks

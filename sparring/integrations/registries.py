@@ -1,0 +1,106 @@
+"""Hooks that register a champion as a model version: MLflow and Kubeflow's Model Registry, by their REST APIs.
+
+Both are asked first whether the version is there: a second delivery adds nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import quote
+
+from sparring.config.hooks import MlflowConfig, ModelRegistryConfig
+from sparring.integrations.events import Happened
+from sparring.integrations.http import HookFailed, request, secret
+
+_MLFLOW = "/api/2.0/mlflow"
+_REGISTRY = "/api/model_registry/v1alpha3"
+
+
+def mlflow(hook: MlflowConfig, told: Happened, message: dict[str, object]) -> str:
+    """Registers the champion as a version of `hook.model`, with what the message says as tags."""
+    digest = str(message["champion"])
+    found = _call(hook, "GET", f"{_MLFLOW}/registered-models/get?name={quote(hook.model, safe='')}", missing=(404,))
+    if found is None:
+        _call(hook, "POST", f"{_MLFLOW}/registered-models/create", {"name": hook.model})
+    wanted = f"name='{_quoted(hook.model)}'"
+    known = _call(hook, "GET", f"{_MLFLOW}/model-versions/search?filter={quote(wanted)}&max_results=1000") or {}
+    for version in known.get("model_versions", []):
+        if any(tag.get("key") == "sparring.digest" and tag.get("value") == digest for tag in version.get("tags", [])):
+            return f"version {version.get('version')} was there"
+    tags = [{"key": f"sparring.{key}", "value": value} for key, value in _tags(message).items()]
+    body = {"name": hook.model, "source": message["champion_uri"], "tags": tags, "description": message["reason"]}
+    made = _call(hook, "POST", f"{_MLFLOW}/model-versions/create", body) or {}
+    return f"version {made.get('model_version', {}).get('version', '?')}"
+
+
+def model_registry(hook: ModelRegistryConfig, told: Happened, message: dict[str, object]) -> str:
+    """Registers the champion as a version of `hook.model`, and its files as the version's artifact."""
+    digest, properties = str(message["champion"]), _properties(message)
+    model = _found(hook, "registered_model", {"name": hook.model})
+    if model is None:
+        model = _made(hook, "registered_models", {"name": hook.model, "customProperties": {}})
+    at = {"name": digest, "parentResourceId": model["id"]}
+    version = _found(hook, "model_version", at)
+    if version is None:
+        body = {"name": digest, "registeredModelId": model["id"], "customProperties": properties}
+        version = _made(hook, "model_versions", {**body, "description": message["reason"]})
+    if _found(hook, "model_artifact", {"name": digest, "parentResourceId": version["id"]}) is None:
+        artifact = {"artifactType": "model-artifact", "name": digest, "uri": message["champion_uri"]}
+        _made(hook, f"model_versions/{quote(str(version['id']), safe='')}/artifacts", artifact)
+    return f"version {version['id']}"
+
+
+def _found(hook: ModelRegistryConfig, what: str, asked: dict[str, object]) -> dict[str, Any] | None:
+    query = "&".join(f"{key}={quote(str(value), safe='')}" for key, value in asked.items())
+    return _call(hook, "GET", f"{_REGISTRY}/{what}?{query}", missing=(404,))
+
+
+def _made(hook: ModelRegistryConfig, what: str, body: dict[str, Any]) -> dict[str, Any]:
+    made = _call(hook, "POST", f"{_REGISTRY}/{what}", body) or {}
+    if "id" not in made:
+        raise HookFailed(f"the registry's reply to {what.split('/')[-1]} names no id")
+    return made
+
+
+def _call(
+    hook: MlflowConfig | ModelRegistryConfig,
+    method: str,
+    path: str,
+    body: dict[str, Any] | None = None,
+    missing: tuple[int, ...] = (),
+) -> dict[str, Any] | None:
+    """The reply as an object; None for a status in `missing`. Raises HookFailed."""
+    headers = {"Content-Type": "application/json"}
+    if hook.token:
+        headers["Authorization"] = f"Bearer {secret(hook.token)}"
+    data = None if body is None else json.dumps(body).encode()
+    status, reply = request(
+        hook, method, hook.url + path, body=data, headers=headers,
+        accept=lambda status: 200 <= status < 300 or status in missing,
+    )  # fmt: skip
+    if status in missing:
+        return None
+    try:
+        found = json.loads(reply)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise HookFailed(f"the reply to {path.partition('?')[0]} is no JSON object")
+    return found
+
+
+def _tags(message: dict[str, object]) -> dict[str, str]:
+    keys = ("line", "round", "decision", "record", "time", "id")
+    return {"digest": str(message["champion"]), **{key: str(message[key]) for key in keys}}
+
+
+def _properties(message: dict[str, object]) -> dict[str, dict[str, str]]:
+    return {
+        f"sparring.{key}": {"metadataType": "MetadataStringValue", "string_value": value}
+        for key, value in _tags(message).items()
+    }
+
+
+def _quoted(text: str) -> str:
+    return text.replace("'", "''")
