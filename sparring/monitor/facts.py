@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
@@ -26,7 +26,7 @@ from sparring.monitor import ledger
 from sparring.monitor.ledger import LedgerEntry
 from sparring.monitor.records import Claim, Gated, Judged, Look, Numbers, RunFile, Trained
 from sparring.registry import lease, rounds
-from sparring.registry.champion import ChampionLog, read_log
+from sparring.registry.champion import FIRST_PREVIOUS, Chain, Record
 from sparring.store.base import Store
 
 log = logging.getLogger(__name__)
@@ -94,11 +94,28 @@ class Totals:
 
 
 @dataclass(frozen=True)
+class Reign:
+    """What the champion log says. `kinds` counts its records by kind; `since` is when the champion became it.
+
+    `decision` is that of the round that ended last (an approval or override of it stands for it), `success` when a
+    round last left one that is not INVALID.
+    """
+
+    kinds: Mapping[str, int]
+    champion: str | None
+    champion_round: int | None
+    reference: str | None
+    since: datetime | None
+    decision: str | None
+    success: datetime | None
+
+
+@dataclass(frozen=True)
 class LineFacts:
     """A line at one look. `last` is the last round begun, `measured` the numbers of the last one that has a report,
     `judged` the last one's that was judged.
 
-    - `log`: None when the champion log is broken.
+    - `reign`: None when the champion log is broken.
     - `policy_alpha`: what the policy that decided last may spend on one champion.
     - `begun`, `claimed`: when the first and the last round were claimed.
     - `period`: seconds between two rounds at most, by the schedule of the last round's run file.
@@ -112,7 +129,7 @@ class LineFacts:
     last: RoundFacts | None
     measured: Numbers | None
     judged: Judged | None
-    log: ChampionLog | None
+    reign: Reign | None
     policy_alpha: float | None = None
     begun: datetime | None = None
     claimed: datetime | None = None
@@ -123,19 +140,70 @@ class LineFacts:
     @property
     def alpha_spent(self) -> float:
         """α that looks at the present champion's rivals paid."""
-        return self.totals.alpha.get(self.log.champion, 0.0) if self.log else 0.0
+        return self.totals.alpha.get(self.reign.champion, 0.0) if self.reign else 0.0
 
-    @property
-    def last_decision(self) -> str | None:
-        """Of the round that ended last; an approval or override of it stands for it."""
-        records = reversed(self.log.records) if self.log else ()
-        return next((record.decision for record in records if record.round and record.decision), None)
 
-    @property
-    def success(self) -> datetime | None:
-        """When a round last left a decision in the champion log that is not INVALID."""
-        records = reversed(self.log.records) if self.log else ()
-        return next((r.time for r in records if r.round and r.decision in DECISIONS and r.decision != "INVALID"), None)
+class LogReader:
+    """Follows the champion log; from its first record again now and then, for a record may have been edited.
+
+    Having seen it, this notices what the chain itself cannot show: a log that lost its last records, or was forged.
+    """
+
+    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
+        self._store, self._clock = store, clock
+        self._seen = (0, FIRST_PREVIOUS)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._chain, self._kinds = Chain(), Counter[str]()
+        self._since: datetime | None = None
+        self._decision: str | None = None
+        self._success: datetime | None = None
+        self._verified = self._clock()
+        self._whole = False
+
+    def read(self) -> Reign:
+        """The log as it is now. Raises CorruptError naming the first broken link; the next read begins anew."""
+        grown = self._store.exists(f"champion/log/{self._chain.head + 1:06d}.json")
+        if not self._whole or self._clock() - self._verified >= VERIFY_SECONDS:
+            self._begin()
+        elif not grown:
+            return self._reign()
+        self._whole = False
+        before = self._chain.champion
+        for record in self._chain.follow(self._store):
+            self._take(record, before)
+            before = self._chain.champion
+            if record.number == self._seen[0]:
+                self._compare(self._chain.head_sha256)
+        if self._chain.head < self._seen[0]:
+            self._compare("gone")
+        self._seen = (self._chain.head, self._chain.head_sha256)
+        self._whole = True
+        return self._reign()
+
+    def _compare(self, now: str) -> None:
+        number, then = self._seen
+        if now != then:
+            where = f"champion log in {self._store.url}: record {number}"
+            raise CorruptError(f"{where} had hash {then} when it was first read, now it is {now}")
+
+    def _take(self, record: Record, before: str | None) -> None:
+        self._kinds[record.kind] += 1
+        if record.champion != before:
+            self._since = record.time
+        if record.round and record.decision:
+            self._decision = record.decision
+            if record.decision in DECISIONS and record.decision != "INVALID":
+                self._success = record.time
+
+    def _reign(self) -> Reign:
+        chain = self._chain
+        champion_round = chain.crowned.get(chain.champion) if chain.champion else None
+        return Reign(
+            dict(self._kinds), chain.champion, champion_round, chain.reference, self._since, self._decision,
+            self._success,
+        )  # fmt: skip
 
 
 class LineReader:
@@ -147,8 +215,7 @@ class LineReader:
         self._measured: Numbers | None = None
         self._judged: Judged | None = None
         self._refusals: deque[tuple[int, float]] = deque(maxlen=_MEASURED_ROUNDS)
-        self._log: ChampionLog | None = None
-        self._verified = -VERIFY_SECONDS
+        self._log = LogReader(store, clock)
         self._policy_alpha: float | None = None
         self._begun: datetime | None = None
         self._run_files: dict[str, RunFile | None] = {}
@@ -179,7 +246,7 @@ class LineReader:
             last=last,
             measured=self._measured,
             judged=self._judged,
-            log=self._champions(),
+            reign=self._tried("champion/log/", self._log.read),
             policy_alpha=self._policy_alpha,
             begun=self._first_claim() if number else None,
             claimed=claim.claimed_at if claim else None,
@@ -244,14 +311,6 @@ class LineReader:
             self._beats[number, step] = (beat, self._clock())
             return True
         return self._clock() - since < SILENCE_SECONDS
-
-    def _champions(self) -> ChampionLog | None:
-        """The verified log; None when it is broken."""
-        grown = self._log is None or self.store.exists(f"champion/log/{self._log.head + 1:06d}.json")
-        if grown or self._clock() - self._verified >= VERIFY_SECONDS:
-            self._log = self._tried("champion/log/", lambda: read_log(self.store))
-            self._verified = self._clock()
-        return self._log
 
     def _first_claim(self) -> datetime | None:
         if self._begun is None:

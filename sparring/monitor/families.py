@@ -15,7 +15,6 @@ from typing import Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
 from sparring.monitor.facts import DECISIONS, LineFacts
-from sparring.registry.champion import ChampionLog
 
 MOST_LABELS: Final = 40
 STATUSES: Final = ("ok", "failed", "killed", "running")
@@ -95,7 +94,7 @@ def _rounds(facts: LineFacts) -> Iterator[Metric]:
     yield _gauge(
         "sparring_last_decision",
         "1 for the decision of the round that ended last",
-        {(facts.line, name): name == facts.last_decision for name in DECISIONS},
+        {(facts.line, name): facts.reign is not None and name == facts.reign.decision for name in DECISIONS},
         "decision",
     )
     times = {
@@ -103,7 +102,7 @@ def _rounds(facts: LineFacts) -> Iterator[Metric]:
         "sparring_round_start_timestamp_seconds": ("When the last round began", facts.claimed),
         "sparring_last_success_timestamp_seconds": (
             "When a round last ended with a decision other than INVALID",
-            facts.success,
+            facts.reign.success if facts.reign else None,
         ),
     }
     for name, (help_, time) in times.items():
@@ -116,40 +115,28 @@ def _rounds(facts: LineFacts) -> Iterator[Metric]:
 
 
 def _champion(facts: LineFacts) -> Iterator[Metric]:
-    line, log = (facts.line,), facts.log
-    yield _gauge("sparring_champion_log_broken", "1 when the champion log cannot be verified", {line: log is None})
-    kinds = Counter(record.kind for record in log.records) if log else Counter[str]()
-    yield _counter(
-        "sparring_champion_log_records",
-        "Records in the champion log, by kind",
-        {(facts.line, kind): count for kind, count in sorted(kinds.items())},
-        "kind",
-    )
-    info = InfoMetricFamily(
-        "sparring_champion", "The champion, and the reference that later rounds hold it against.", labels=["line"]
-    )
-    since: Values = {}
-    if log and log.champion:
-        known = {"digest": log.champion, "round": str(log.champion_round or ""), "reference": log.reference or ""}
-        info.add_metric([facts.line], known)
-        since = {line: _since(log)}
+    line, reign = (facts.line,), facts.reign
+    yield _gauge("sparring_champion_log_broken", "1 when the champion log cannot be verified", {line: reign is None})
+    kinds = sorted(reign.kinds.items()) if reign else ()
+    values: Values = {(facts.line, kind): count for kind, count in kinds}
+    yield _counter("sparring_champion_log_records", "Records in the champion log, by kind", values, "kind")
+    help_ = "The champion, and the reference that later rounds hold it against."
+    info = InfoMetricFamily("sparring_champion", help_, labels=["line"])
+    if reign and reign.champion:
+        number = str(reign.champion_round or "")
+        info.add_metric(line, {"digest": reign.champion, "round": number, "reference": reign.reference or ""})
     yield info
-    yield _gauge("sparring_champion_since_timestamp_seconds", "Since when it is champion", since)
-
-
-def _since(log: ChampionLog) -> float:
-    """Time of the record that made the champion what it is."""
-    since = log.records[-1].time
-    for record in reversed(log.records):
-        if record.champion != log.champion:
-            break
-        since = record.time
-    return since.timestamp()
+    since = reign.since if reign and reign.champion else None
+    yield _gauge(
+        "sparring_champion_since_timestamp_seconds",
+        "Since when it is champion",
+        {line: since.timestamp()} if since else {},
+    )
 
 
 def _alpha(facts: LineFacts) -> Iterator[Metric]:
     line, spent, budget = (facts.line,), facts.alpha_spent, facts.policy_alpha
-    known = facts.log is not None
+    known = facts.reign is not None
     yield _gauge(
         "sparring_alpha_spent", "α that looks at the present champion's rivals used", {line: spent} if known else {}
     )

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -72,27 +73,62 @@ class ChampionLog:
     accepted: frozenset[str]
 
 
+class Chain:
+    """The log followed record by record, each verified: what the records say, without keeping them.
+
+    `crowned` is every digest that ever was champion, with the round that last made it champion.
+    """
+
+    def __init__(self) -> None:
+        self.head, self.head_sha256 = 0, FIRST_PREVIOUS
+        self.champion: str | None = None
+        self.reference: str | None = None
+        self.crowned: dict[str, int | None] = {}
+
+    def follow(self, store: Store) -> Iterator[Record]:
+        """The records behind `head`, as far as the log goes. Raises CorruptError naming the first broken link."""
+        for number in _numbers(store)[self.head :]:
+            record, digest = _read(store, number)
+            if record.previous != self.head_sha256:
+                why = f"its `previous` is {record.previous}, record before has {self.head_sha256}"
+                raise _broken(store, number, why)
+            self._take(store, record)
+            self.head, self.head_sha256 = number, digest
+            yield record
+
+    def _take(self, store: Store, record: Record) -> None:
+        """The champion changes by promotion and override to the candidate, by rollback to an accepted digest, and by
+        nothing else; the reference changes to an accepted digest.
+        """
+        if record.kind in _CROWNS:
+            right = record.champion is not None and record.champion == record.candidate
+        elif record.kind == "rollback":
+            right = record.champion in self.crowned
+        else:
+            right = record.champion == self.champion
+        if record.kind == "reanchor" and record.candidate not in self.crowned:
+            raise _broken(store, record.number, f"{record.candidate}, its reference, never was champion")
+        if not right:
+            raise _broken(store, record.number, f"a {record.kind} cannot make {record.champion} the champion")
+        if record.kind == "reanchor" or (record.kind in _CROWNS and not self.crowned):
+            self.reference = record.candidate
+        if record.kind in _CROWNS:
+            self.crowned[str(record.champion)] = record.round
+        self.champion = record.champion
+
+
 def read_log(store: Store) -> ChampionLog:
     """Reads and verifies the whole log. Raises CorruptError naming the first broken link."""
-    stored = [_read(store, number) for number in _numbers(store)]
-    previous = FIRST_PREVIOUS
-    for record, digest in stored:
-        if record.previous != previous:
-            raise _broken(store, record.number, f"its `previous` is {record.previous}, record before has {previous}")
-        previous = digest
-    records = tuple(record for record, _ in stored)
-    _check_champions(store, records)
-    promoted = [record for record in records if record.kind in _CROWNS]
-    anchors = promoted[:1] + [record for record in records if record.kind == "reanchor"]
-    champion = records[-1].champion if records else None
+    chain = Chain()
+    records = tuple(chain.follow(store))
     return ChampionLog(
         records=records,
-        head=len(records),
-        head_sha256=previous,
-        champion=champion,
-        champion_round=next((record.round for record in reversed(promoted) if record.champion == champion), None),
-        reference=anchors[-1].candidate if anchors else None,
-        accepted=frozenset(record.champion for record in promoted if record.champion),
+        head=chain.head,
+        head_sha256=chain.head_sha256,
+        champion=chain.champion,
+        champion_round=chain.crowned.get(chain.champion) if chain.champion else None,
+        reference=chain.reference,
+        accepted=frozenset(chain.crowned),
     )
 
 
@@ -220,26 +256,6 @@ def _read(store: Store, number: int) -> tuple[Record, str]:
     if record.number != number:
         raise _broken(store, number, f"it says that it is record {record.number}")
     return record, digest
-
-
-def _check_champions(store: Store, records: tuple[Record, ...]) -> None:
-    """The champion changes by promotion and override to the candidate, by rollback to an accepted digest, and by
-    nothing else; the reference changes to an accepted digest."""
-    accepted: set[str | None] = set()
-    champion: str | None = None
-    for record in records:
-        if record.kind in _CROWNS:
-            right = record.champion is not None and record.champion == record.candidate
-            accepted.add(record.champion)
-        elif record.kind == "rollback":
-            right = record.champion in accepted
-        else:
-            right = record.champion == champion
-        if record.kind == "reanchor" and record.candidate not in accepted:
-            raise _broken(store, record.number, f"{record.candidate}, its reference, never was champion")
-        if not right:
-            raise _broken(store, record.number, f"a {record.kind} cannot make {record.champion} the champion")
-        champion = record.champion
 
 
 def _champion_after(log: ChampionLog, kind: Kind, candidate: str | None, decision: str | None) -> str | None:
