@@ -6,7 +6,7 @@ import contextlib
 import io
 import json
 import os
-import socket
+import ssl
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,8 +15,8 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
+import httpx2
 import kfp_server_api
 from kfp import client as kfp_client
 from kfp.client.set_volume_credentials import ServiceAccountTokenVolumeCredentials
@@ -33,7 +33,8 @@ TOKEN_VARIABLE: Final = "KFP_TOKEN"
 """Environment variable with a bearer token, where no service account's token is mounted."""
 IN_CLUSTER: Final = "http://ml-pipeline.kubeflow.svc.cluster.local:8888"
 _ENDED: Final = frozenset({"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"})
-_CONNECT_SECONDS: Final = 5.0
+_HEALTH: Final = "/apis/v2beta1/healthz"
+_SECONDS: Final = 10.0
 _PAGE: Final = 100
 
 
@@ -76,11 +77,9 @@ class Backend:
         """Connects. Raises ClusterError when nobody answers there."""
         self.url = cluster.endpoint or os.environ.get(ENDPOINT_VARIABLE) or IN_CLUSTER
         self._cluster = cluster
-        _look(self.url)
+        self._namespace = cluster.namespace if _look(self.url, _token(), cluster.ca_file) else None
         with self._asking("be reached"):
             self._client = _connect(self.url, cluster.ca_file)
-            several = bool(self._client.get_kfp_healthz().multi_user)
-        self._namespace = cluster.namespace if several else None
 
     def upload(self, package: Package) -> tuple[str, str]:
         """Ids of pipeline and version; each is made only when there is none of its name."""
@@ -196,30 +195,47 @@ class Backend:
         except kfp_server_api.ApiException as error:
             cls = NotFoundError if error.status == 404 else ClusterError
             raise cls(f"Kubeflow at {self.url} did not {what}: {_reply(error)}", hint=_advice(error.status)) from error
-        except (HTTPError, TimeoutError, OSError) as error:
+        except (HTTPError, TimeoutError, OSError, ValueError) as error:
             raise ClusterError(f"Kubeflow at {self.url} did not {what}: {' '.join(str(error).split())}") from error
 
 
-def _look(url: str) -> None:
-    """Its client tries for half a minute where nobody listens."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+def _look(url: str, token: str | None, ca_file: str | None) -> bool:
+    """Whether the installation has several users. Its client would try for half a minute and print tracebacks."""
+    if not url.startswith(("http://", "https://")):
         raise ClusterError(f"cluster.endpoint {url!r} is no http or https address")
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        socket.create_connection((parts.hostname, port), _CONNECT_SECONDS).close()
-    except (OSError, ValueError) as error:
+        trust = ssl.create_default_context(cafile=ca_file) if ca_file else True
+        answer = httpx2.get(
+            f"{url.rstrip('/')}{_HEALTH}", headers=headers, timeout=_SECONDS, verify=trust, trust_env=False
+        )
+    except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
         hint = f"set cluster.endpoint or {ENDPOINT_VARIABLE} to the address of its API"
         raise ClusterError(f"Kubeflow Pipelines at {url} cannot be reached: {error}", hint=hint) from error
+    try:
+        found = answer.raise_for_status().json()
+        return bool(found.get("multi_user") or found.get("multiUser"))
+    except (httpx2.HTTPStatusError, ValueError, AttributeError) as error:
+        told = f"answers {answer.status_code}" + ("" if answer.is_error else ", and not as its API does")
+        advice = _advice(401 if answer.is_redirect else answer.status_code)
+        raise ClusterError(f"Kubeflow Pipelines at {url} {told}", hint=advice) from error
+
+
+def _token_file() -> Path:
+    """Where Kubernetes mounts a token for Kubeflow, if it does."""
+    return Path(os.environ.get(kfp_client.KF_PIPELINES_SA_TOKEN_ENV) or kfp_client.KF_PIPELINES_SA_TOKEN_PATH)
+
+
+def _token() -> str | None:
+    file = _token_file()
+    return os.environ.get(TOKEN_VARIABLE) or (file.read_text(encoding="utf-8").strip() if file.exists() else None)
 
 
 def _connect(url: str, ca_file: str | None) -> Any:
-    token = os.environ.get(TOKEN_VARIABLE)
-    mounted = (
-        os.environ.get(kfp_client.client.KF_PIPELINES_SA_TOKEN_ENV) or kfp_client.client.KF_PIPELINES_SA_TOKEN_PATH
-    )
-    credentials = ServiceAccountTokenVolumeCredentials(mounted) if Path(mounted).exists() and not token else None
-    return kfp_client.Client(host=url, existing_token=token, credentials=credentials, ssl_ca_cert=ca_file)
+    """A mounted token is read again for each request: Kubernetes renews it."""
+    given, file = os.environ.get(TOKEN_VARIABLE), _token_file()
+    mounted = ServiceAccountTokenVolumeCredentials(str(file)) if file.exists() and not given else None
+    return kfp_client.Client(host=url, existing_token=given, credentials=mounted, ssl_ca_cert=ca_file)
 
 
 def _paged(page: Callable[[str], Any], field: str, limit: int = 10_000) -> Iterator[Any]:
