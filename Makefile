@@ -6,7 +6,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 ARGS ?=
 
-.PHONY: help setup run test test-all e2e-kfp check format images bench pins clean
+.PHONY: help setup run test test-all e2e e2e-kfp check format images bench pins clean
 
 help: ## this list
 	@echo "make TARGET [VARIABLE=value]"
@@ -27,6 +27,9 @@ test: setup ## the fast tests (ARGS="-k gate")
 
 test-all: setup ## all tests that need no cluster: the fast and the slow ones
 	@$(PY) -m pytest -n auto -m "not e2e" $(ARGS)
+
+e2e: setup ## images, every overlay, rounds in pods, on a real Kubernetes (KUBECONFIG; docs/operate.md)
+	@$(PY) -m pytest -m e2e tests/e2e $(ARGS)
 
 e2e-kfp: setup ## rounds on a real Kubeflow (KFP_ENDPOINT, KUBECONFIG, a store it starts itself; tests/e2e_kfp/conftest.py)
 	@$(PY) -m pytest -m e2e tests/e2e_kfp $(ARGS)
