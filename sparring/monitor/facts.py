@@ -23,8 +23,9 @@ from pydantic import BaseModel, ValidationError
 from sparring.config.cluster import STEP_NAMES
 from sparring.errors import CorruptError, NotFoundError
 from sparring.monitor import ledger
+from sparring.monitor.hooks import HookFacts, HookReader
 from sparring.monitor.ledger import LedgerEntry
-from sparring.monitor.records import Claim, Gated, Judged, Look, Numbers, RunFile, Trained
+from sparring.monitor.records import Claim, Delivery, Gated, Judged, Look, Numbers, RunFile, Trained
 from sparring.registry import lease, rounds
 from sparring.registry.champion import FIRST_PREVIOUS, Chain, Record
 from sparring.store.base import Store
@@ -136,6 +137,7 @@ class LineFacts:
     period: float | None = None
     rises: int = 0
     unreadable: int = 0
+    hooks: Mapping[str, HookFacts] = field(default_factory=dict)
 
     @property
     def alpha_spent(self) -> float:
@@ -216,6 +218,7 @@ class LineReader:
         self._judged: Judged | None = None
         self._refusals: deque[tuple[int, float]] = deque(maxlen=_MEASURED_ROUNDS)
         self._log = LogReader(store, clock)
+        self._hooks = HookReader(store, lambda key: self._load(key, Delivery))
         self._policy_alpha: float | None = None
         self._begun: datetime | None = None
         self._run_files: dict[str, RunFile | None] = {}
@@ -252,6 +255,7 @@ class LineReader:
             claimed=claim.claimed_at if claim else None,
             period=run_file.period if run_file else None,
             rises=self._rises(),
+            hooks=self._hooks.read(),
             unreadable=len(self._unreadable),
         )
 

@@ -1,8 +1,8 @@
 """Metric families of model lines: pure functions of what was read. The table in docs/monitoring.md is tested on them.
 
 Every family is there at every scrape, without samples where nothing is known. Labels are bounded: the line, our steps
-and statuses, decisions, three roles, the suites' slices and the judges' names, of the last two at most `MOST_LABELS`;
-what is beyond is counted in `sparring_exporter_dropped_labels`.
+and statuses, decisions, three roles; of the suites' slices and the names of judges and hooks `MOST_LABELS` are taken,
+and what is beyond is counted in `sparring_exporter_dropped_labels`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
 from sparring.monitor.facts import DECISIONS, LineFacts
+from sparring.monitor.hooks import STATES
 
 MOST_LABELS: Final = 40
 STATUSES: Final = ("ok", "failed", "killed", "running")
@@ -68,12 +69,13 @@ def _line(facts: LineFacts) -> Iterator[Metric]:
     yield from _judges(facts)
     yield from _rates(facts)
     yield from _pool(facts)
+    yield from _hooks(facts)
     line = (facts.line,)
     yield _gauge("sparring_exporter_unreadable_records", "Records that are broken", {line: facts.unreadable})
     yield _gauge(
         "sparring_exporter_dropped_labels",
-        "Slices and judges left out, there are too many",
-        {line: sum(len(keys[MOST_LABELS:]) for keys in (_judge_names(facts), *_slices(facts).values()))},
+        "Slices, judges and hooks left out, there are too many",
+        {line: sum(len(keys[MOST_LABELS:]) for keys in _bounded(facts))},
     )
 
 
@@ -227,6 +229,10 @@ def _judges(facts: LineFacts) -> Iterator[Metric]:
         yield _counter(name, help_, {(line, j): found[j, what] for j in names if (j, what) in found}, "judge")
 
 
+def _bounded(facts: LineFacts) -> Iterable[list[str]]:
+    return (_judge_names(facts), list(facts.hooks), *_slices(facts).values())
+
+
 def _judge_names(facts: LineFacts) -> list[str]:
     return sorted({judge for judge, _ in facts.totals.judges})
 
@@ -264,6 +270,32 @@ def _pool(facts: LineFacts) -> Iterator[Metric]:
     )
     for key, (name, help_) in _POOL.items():
         yield _gauge(name, help_, {(line,): values[f"pool.{key}"]} if f"pool.{key}" in values else {})
+
+
+def _hooks(facts: LineFacts) -> Iterator[Metric]:
+    line, hooks = facts.line, dict(sorted(facts.hooks.items())[:MOST_LABELS])
+    settled = [state for state in STATES if state != "failing"]
+    yield _counter(
+        "sparring_hook_deliveries",
+        "Events that are settled at a hook, by how",
+        {(line, name, state): hook.states[state] for name, hook in hooks.items() for state in settled},
+        "hook",
+        "state",
+    )
+    failing: Values = {(line, name): hook.states["failing"] for name, hook in hooks.items()}
+    yield _gauge("sparring_hook_failing", "Events whose delivery failed and is tried again", failing, "hook")
+    failures: Values = {(line, name): hook.failures for name, hook in hooks.items()}
+    yield _counter("sparring_hook_failures", "Deliveries that failed", failures, "hook")
+    yield _gauge(
+        "sparring_hook_newest",
+        "1 for how the newest event stands at a hook",
+        {(line, name, state): state == hook.newest for name, hook in hooks.items() for state in STATES},
+        "hook",
+        "state",
+    )
+    times: Values = {(line, name): hook.delivered for name, hook in hooks.items() if hook.delivered is not None}
+    help_ = "When a hook last took an event"
+    yield _gauge("sparring_hook_last_success_timestamp_seconds", help_, times, "hook")
 
 
 def _gauge(name: str, help_: str, values: Values, *labels: str) -> GaugeMetricFamily:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from itertools import islice, pairwise
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, field_validator
 
@@ -82,6 +82,18 @@ class Gated(_Read):
     """`gate/decision.json`: the policy that decided."""
 
     policy: _Policy
+
+
+class _Attempt(_Read):
+    time: AwareDatetime
+    ok: bool
+
+
+class Delivery(_Read):
+    """`hooks/<name>/<record>.json`: what became of one event at one hook."""
+
+    state: Literal["delivered", "failing", "given_up", "passed_over"]
+    attempts: tuple[_Attempt, ...]
 
 
 class _Cluster(_Read):
