@@ -11,7 +11,7 @@ import runpy
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -160,7 +160,7 @@ def test_no_trick_writes_the_champion_log(identity: str, server: Seaweed) -> Non
     admin, client = server.client(), client_of(server, identity)
     admin.put_object(Bucket=BUCKET, Key=log, Body=b"true")
     other = f"{PREFIX}lines/default/checkpoints/../champion/log/000001.json"
-    tries = (
+    tries: tuple[Callable[[], Any], ...] = (
         lambda: client.put_object(Bucket=BUCKET, Key=log, Body=b"forged"),
         lambda: client.put_object(Bucket=BUCKET, Key=log.replace("000001", "000002"), Body=b"forged", IfNoneMatch="*"),
         lambda: client.put_object(Bucket=BUCKET, Key=other, Body=b"forged"),
