@@ -92,7 +92,10 @@ class EventTable:
             raise DataError(f"rows for {self.where}: {error}") from error
 
     def append(self, rows: pa.Table) -> None:
-        """Adds checked rows in one commit. Raises StoreError, and what `read` raises."""
+        """Adds checked rows in one commit.
+
+        Raises StoreError (ConflictError: other writers were first each time), and what `read` raises.
+        """
         if rows.num_rows == 0:
             return
         for tries in count(1):
@@ -102,7 +105,8 @@ class EventTable:
             except (DeltaError, OSError) as error:
                 passing = isinstance(error, CommitFailedError)  # another writer added columns in between
                 if not passing or tries == _TRIES:
-                    raise StoreError(f"cannot append to {self.where}: {schemas.one_line(error)}") from error
+                    kind = ConflictError if passing else StoreError  # the class is what the monitor's alert looks at
+                    raise kind(f"cannot append to {self.where}: {schemas.one_line(error)}") from error
             else:
                 return
 
