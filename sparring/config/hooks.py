@@ -106,7 +106,7 @@ class MlflowConfig(Hook):
 
     kind: Literal["mlflow"]
     url: Url = Field(description="Address of the tracking server.")
-    model: str = Field(min_length=1, description="Registered model; made if absent.")
+    model: str = Field(pattern=r'^[^"/:]+$', description="Registered model, without / : and quotes; made if absent.")
     token: SecretName | None = Field(None, description="Bearer token.")
 
 

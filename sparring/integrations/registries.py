@@ -20,10 +20,12 @@ _REGISTRY = "/api/model_registry/v1alpha3"
 def mlflow(hook: MlflowConfig, told: Happened, message: dict[str, object]) -> str:
     """Registers the champion as a version of `hook.model`, with what the message says as tags."""
     digest = str(message["champion"])
+    if "://" not in str(message["champion_uri"]):
+        raise HookFailed("MLflow registers no local folder as a model's source; keep the store in S3", final=True)
     found = _call(hook, "GET", f"{_MLFLOW}/registered-models/get?name={quote(hook.model, safe='')}", missing=(404,))
     if found is None:
         _call(hook, "POST", f"{_MLFLOW}/registered-models/create", {"name": hook.model})
-    wanted = f"name='{_quoted(hook.model)}'"
+    wanted = f'name="{hook.model}"'
     known = _call(hook, "GET", f"{_MLFLOW}/model-versions/search?filter={quote(wanted)}&max_results=1000") or {}
     for version in known.get("model_versions", []):
         if any(tag.get("key") == "sparring.digest" and tag.get("value") == digest for tag in version.get("tags", [])):
@@ -100,7 +102,3 @@ def _properties(message: dict[str, object]) -> dict[str, dict[str, str]]:
         f"sparring.{key}": {"metadataType": "MetadataStringValue", "string_value": value}
         for key, value in _tags(message).items()
     }
-
-
-def _quoted(text: str) -> str:
-    return text.replace("'", "''")
