@@ -140,7 +140,7 @@ def test_a_reply_that_is_none_of_theirs(reply: bytes, line: Line, server: Receiv
     server.plan = lambda seen, count: (200, reply) if seen.method == "POST" else (404, b"")
     hook = ModelRegistryConfig(name="registry", kind="model_registry", url=server.url, model="m")
     promote(line, 1)
-    with pytest.raises(HookFailed, match="no JSON object|names no id"):
+    with pytest.raises(HookFailed, match=r"no JSON object|names no id"):
         model_registry(hook, last(line), said(last(line)))
 
 
