@@ -80,10 +80,10 @@ def overlay(folder: Path, base: str, **parts: Any) -> Path:
     return folder
 
 
-def images(**replaced: str) -> list[dict[str, str]]:
+def images(replaced: dict[str, str]) -> list[dict[str, str]]:
     """The `images` of an overlay: name → image with its tag."""
-    split = {name.replace("_", "-"): image.rpartition(":") for name, image in replaced.items()}
-    return [{"name": name, "newName": parts[0], "newTag": parts[2]} for name, parts in split.items()]
+    parts = {name: image.rpartition(":") for name, image in replaced.items()}
+    return [{"name": name, "newName": image, "newTag": tag} for name, (image, _, tag) in parts.items()]
 
 
 def until(what: str, seconds: float, look: Callable[[], Any], pause: float = 2.0) -> Any:
