@@ -223,7 +223,8 @@ class LineReader:
         self._begun: datetime | None = None
         self._run_files: dict[str, RunFile | None] = {}
         self._beats: dict[tuple[int, str], tuple[object, float]] = {}
-        self._unreadable: dict[str, str] = {}
+        self._unreadable: set[str] = set()
+        self._told: dict[str, str] = {}
 
     def read(self) -> LineFacts:
         """The line as it is now. A record that is broken is told in the log once, counted, and left out.
@@ -255,7 +256,7 @@ class LineReader:
             claimed=claim.claimed_at if claim else None,
             period=run_file.period if run_file else None,
             rises=self._rises(),
-            hooks=self._hooks.read(),
+            hooks=self._read_hooks(),
             unreadable=len(self._unreadable),
         )
 
@@ -327,6 +328,11 @@ class LineReader:
             self._run_files = {digest: self._load(f"configs/{digest}.json", RunFile)}
         return self._run_files[digest]
 
+    def _read_hooks(self) -> dict[str, HookFacts]:
+        for key in [key for key in self._unreadable if key.startswith("hooks/")]:
+            self._unreadable.discard(key)  # they are listed anew: one that is gone is not broken any more
+        return self._hooks.read()
+
     def _rises(self) -> int:
         count = 0
         for (_, before), (_, after) in pairwise(self._refusals):
@@ -343,11 +349,13 @@ class LineReader:
         except NotFoundError:
             found = None
         except CorruptError as error:
-            if self._unreadable.get(where) != error.message:
+            if self._told.get(where) != error.message:
                 log.warning("line %s: %s", self.line, error)
-            self._unreadable[where] = error.message
+            self._told[where] = error.message
+            self._unreadable.add(where)
             return None
-        self._unreadable.pop(where, None)
+        self._unreadable.discard(where)
+        self._told.pop(where, None)
         return found
 
 
