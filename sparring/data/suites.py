@@ -177,7 +177,8 @@ def _starter_capability() -> Iterator[SuiteRow]:
 
 def _starter_attacker() -> Iterator[SuiteRow]:
     for row, prompt in attacker_role.attacker_requests():
-        place = (attacker_role.SUITE, attacker_role.SLICE, "harmful", f"{row.id}-attack", row.behavior, row.category)
+        name = attacker_role.prompt_id(row)
+        place = (attacker_role.SUITE, attacker_role.SLICE, "harmful", name, row.behavior, row.category)
         yield SuiteRow(*place, label="harmful", prompt=prompt, intent=row.prompt)
 
 
