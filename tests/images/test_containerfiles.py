@@ -49,7 +49,13 @@ def test_hadolint_finds_nothing(name: str) -> None:
 
 
 def test_shellcheck_finds_nothing() -> None:
-    command = [str(Path(sys.executable).with_name("shellcheck")), "images/build", "requirements/install", ".ci/images"]
+    command = [
+        str(Path(sys.executable).with_name("shellcheck")),
+        "images/build",
+        "requirements/install",
+        ".ci/images",
+        ".ci/e2e",
+    ]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout
 
