@@ -102,9 +102,6 @@ def _refuse_unknown(tree: Mapping[str, Any], document: Document) -> None:
 
 
 def _unknown(value: object, model: type[BaseModel], path: KeyPath) -> Iterator[tuple[KeyPath, type[BaseModel]]]:
-    if isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _unknown(item, model, (*path, index))
     if isinstance(value, Mapping):
         for key, item in value.items():
             inner = _section(model, key)
@@ -113,8 +110,23 @@ def _unknown(value: object, model: type[BaseModel], path: KeyPath) -> Iterator[t
             elif inner and named_model(model.model_fields[key]) and isinstance(item, Mapping):
                 for name, one in item.items():
                     yield from _unknown(one, inner, (*path, key, name))
+            elif inner and isinstance(item, list):
+                for index, one in enumerate(item):
+                    yield from _unknown(
+                        one, _of_kind(model.model_fields[key].annotation, one) or inner, (*path, key, index)
+                    )
             elif inner:
                 yield from _unknown(item, inner, (*path, key))
+
+
+def _of_kind(annotation: object, value: object) -> type[BaseModel] | None:
+    """Of sections that are told apart by their `kind`, as hooks are, the one that `value` is."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        field = annotation.model_fields.get("kind")
+        named = value.get("kind") if isinstance(value, Mapping) else None
+        return annotation if field and named in get_args(field.annotation) else None
+    found = (_of_kind(argument, value) for argument in get_args(annotation))
+    return next((model for model in found if model), None)
 
 
 def _suggestion(key: str, model: type[BaseModel]) -> str:

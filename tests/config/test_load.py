@@ -192,6 +192,17 @@ def test_a_misspelt_key_is_answered_with_the_right_one(tmp_path: Path, section: 
             load_run(_file(tmp_path, f"{section}:\n  {typo}: 1\n"))
 
 
+def test_a_hook_has_the_keys_of_its_kind_and_no_others(tmp_path: Path) -> None:
+    chat = "hooks:\n- {name: chat, kind: slack, url: {env: CHAT}}\n"
+    serve = chat + "- {name: serve, kind: kserve, namespace: models, service: champion%s}\n"
+    _, hook = load_run(_file(tmp_path, serve % "")).hooks
+    assert hook.kind == "kserve" and hook.namespace == "models"
+    with pytest.raises(ConfigError, match=r"run\.yaml:3: unknown key `hooks\.1\.ready`.*ready_s"):
+        load_run(_file(tmp_path, serve % ", ready: 1"))
+    with pytest.raises(ConfigError, match=r"run\.yaml:2: unknown key `hooks\.0\.smoke`"):
+        load_run(_file(tmp_path, "hooks:\n- {name: chat, kind: slack, url: {env: CHAT}, smoke: []}\n"))
+
+
 def test_every_key_is_documented_in_the_model_the_rendering_and_the_schema() -> None:
     text, schema = render(RunConfig()), json_schema()
     models: list[type[BaseModel]] = [RunConfig, *(model for _, model in _sections())]
