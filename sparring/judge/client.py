@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import httpx2
@@ -26,6 +28,8 @@ MAX_BYTES = 1 << 20
 """Bytes of a response that are read; a longer one ends the attempt."""
 _LONGEST_PAUSE = 10.0
 """Seconds that a call's limit grants an attempt beyond its time-out, for the pause before the next."""
+_POOL = 16
+"""Requests at once that share a pool of connections: a pool looks through all of them for each request."""
 _CASE_ERRORS = (400, 413, 422)
 """Statuses that speak of this request (too long, say), not of the endpoint."""
 
@@ -79,13 +83,20 @@ class Client:
             **secrets.headers,
             "Accept-Encoding": "identity",  # a small body must not unpack into a huge one
         }
-        self._openai = openai.AsyncOpenAI(
-            api_key=secrets.key,
-            base_url=config.base_url,
-            timeout=config.timeout_s,
-            max_retries=config.retries,
+        trusted = httpx2.create_ssl_context()
+        pools = range(-(-config.concurrency // _POOL))
+        self._pools = [self._pool(secrets.key, headers, trusted) for _ in pools]
+        self._turn = cycle(self._pools)
+
+    def _pool(self, key: str, headers: Mapping[str, Any], trusted: ssl.SSLContext) -> openai.AsyncOpenAI:
+        return openai.AsyncOpenAI(
+            api_key=key,
+            base_url=self._config.base_url,
+            timeout=self._config.timeout_s,
+            max_retries=self._config.retries,
             default_headers=headers,
             http_client=openai.DefaultAsyncHttpxClient(
+                verify=trusted,
                 follow_redirects=False,  # a redirect would carry the headers elsewhere
                 event_hooks={"request": [self._before], "response": [self._after]},
             ),
@@ -95,7 +106,8 @@ class Client:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._openai.close()
+        for pool in self._pools:
+            await pool.close()
 
     @property
     def limit(self) -> float:
@@ -133,7 +145,7 @@ class Client:
             path, body["prompt"] = "/completions", request.prompt
         else:
             path, body["messages"] = "/chat/completions", [dict(message) for message in request.messages]
-        response = await self._openai.post(path, cast_to=httpx2.Response, body=body)
+        response = await next(self._turn).post(path, cast_to=httpx2.Response, body=body)
         if "json" not in response.headers.get("content-type", ""):
             raise CallFailed("not JSON")
         content: bytes = response.content
