@@ -16,7 +16,7 @@ from sparring.integrations.after_round import of_record
 from sparring.registry import rounds
 from sparring.registry.champion import read_log
 from sparring.steps.gate import read_record
-from sparring.steps.results import GateResult, ReportResult
+from sparring.steps.results import GateResult, ReportResult, SelfplayResult
 from sparring.store.base import Store
 
 _COLORS: Final = {"PROMOTE": "green", "REJECT": "red", "INCONCLUSIVE": "yellow", "INVALID": "magenta"}
@@ -108,6 +108,9 @@ def _places(store: Store, number: int) -> Iterator[tuple[str, str]]:
     for told in of_record(store, record) if record else ():
         detail = told.attempts[-1].detail if told.attempts else "no longer how the line stands"
         yield "hook", f"{told.hook} ({told.event}) {told.state.replace('_', ' ')}: {detail}"
+    trained = rounds.load_result(store, number, "selfplay", SelfplayResult)
+    if trained and trained.stopped:
+        yield "budget", f"self-play ended early: {trained.stopped}"
     report = rounds.load_result(store, number, "report", ReportResult)
     if report:
         yield "report", report.path or f"{store.url}/{report.html_key}"

@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from sparring.config.budget import BudgetConfig
 from sparring.config.cluster import ClusterConfig as ClusterConfig
 from sparring.config.hooks import HookConfig
 from sparring.config.judges import EndpointConfig as EndpointConfig
@@ -315,6 +316,7 @@ class RunConfig(Section):
     game: GameConfig = GameConfig()
     warm_start: WarmStartConfig = WarmStartConfig()
     selfplay: SelfplayConfig = SelfplayConfig()
+    budget: BudgetConfig = BudgetConfig()
     replay: ReplayConfig = ReplayConfig()
     judge: JudgeConfig = JudgeConfig()
     evaluate: EvaluateConfig = EvaluateConfig()

@@ -44,7 +44,10 @@ class PrepareResult(Result):
 
 
 class SelfplayResult(Result):
-    """The candidate and the games that made it. `warm` is the checkpoint after the warm start (first round only)."""
+    """The candidate and the games that made it. `warm` is the checkpoint after the warm start (first round only).
+
+    `stopped` says which limit of the budget ended the training early, "" when none did; `spent` is what was used of it.
+    """
 
     candidate: str
     warm: str | None
@@ -52,6 +55,8 @@ class SelfplayResult(Result):
     curves_key: str
     games: int
     trained_tokens: int
+    stopped: str = ""
+    spent: dict[str, float] = {}
 
 
 class UpdatePoolResult(Result):

@@ -4,6 +4,8 @@ start checkpoint ─► [warm start] ─► games ─► REINFORCE++ ─► cand
                                       └─► transcripts, learning curves
 
 A killed run goes on: the warm-started checkpoint is recorded in the store, training states lie in the work folder.
+A budget that is used up ends either training after a step, but self-play plays one at least: a candidate that is the
+champion itself would spend α for nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sparring.config.budget import BudgetConfig
 from sparring.config.run import (
     GameConfig,
     JudgeConfig,
@@ -36,6 +39,7 @@ from sparring.game.schedule import Composition, Replayed, Schedule, composition
 from sparring.progress import Progress
 from sparring.registry.checkpoints import has_checkpoint, load_checkpoint, save_checkpoint
 from sparring.registry.signing import key_from_env, password_from_env, sign_checkpoint
+from sparring.steps.budget import Meter
 from sparring.steps.results import PrepareResult, SelfplayResult
 from sparring.store.base import Store
 from sparring.store.datasets import load_table
@@ -56,6 +60,7 @@ class SelfplayStepConfig:
     replay: ReplayConfig
     judge: JudgeConfig
     registry: RegistryConfig
+    budget: BudgetConfig
     candidate: str | None
 
     @classmethod
@@ -69,6 +74,7 @@ class SelfplayStepConfig:
             config.replay,
             config.judge,
             config.registry,
+            config.budget,
             config.candidate,
         )
 
@@ -93,12 +99,13 @@ def run(config: SelfplayStepConfig, store: Store, inputs: SelfplayInputs, progre
     if config.candidate:
         return _given(config.candidate, store, keys)
     key = key_from_env(config.registry.sign_key_env) if config.registry.sign_key_env else None
+    meter = Meter(config.budget, store, keys.spent, _gpus())
     curves, games = CurveFile(store, keys.curves), Transcripts(inputs.work / f"round-{inputs.prepared.round:06d}")
-    warm = _warm(config, store, inputs, curves, progress) if _needs_warm(config, inputs) else None
+    warm = _warm(config, store, inputs, curves, meter, progress) if _needs_warm(config, inputs) else None
     start = load_checkpoint(store, warm or inputs.prepared.start, inputs.work / "checkpoints")
     candidate = warm or inputs.prepared.start
     if config.selfplay.steps:
-        candidate = _play(config, store, inputs, start, curves, games, progress)
+        candidate = _play(config, store, inputs, start, curves, games, meter, progress)
     if key:
         sign_checkpoint(store, candidate, key, password_from_env())
     table = games.table()
@@ -110,6 +117,8 @@ def run(config: SelfplayStepConfig, store: Store, inputs: SelfplayInputs, progre
         curves_key=keys.curves,
         games=table.num_rows,
         trained_tokens=int(sum(line.get("tokens", 0) for line in curves.lines)),
+        stopped=_stopped(config, meter, curves),
+        spent=meter.spent.numbers() if meter.limited else {},
     )
     shutil.rmtree(games.folder, ignore_errors=True)  # training states can be gigabytes; the candidate is stored
     return result
@@ -135,6 +144,22 @@ class _Keys:
     def warm(self) -> str:
         return f"{self.folder}/warm.json"
 
+    @property
+    def spent(self) -> str:
+        return f"{self.folder}/spent.json"
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _stopped(config: SelfplayStepConfig, meter: Meter, curves: CurveFile) -> str:
+    """Why self-play has fewer steps than asked for; "" when it has them all."""
+    done = max((int(line["step"]) for line in curves.lines if line["phase"] == "selfplay"), default=0)
+    return f"{meter.over()} after step {done} of {config.selfplay.steps}" if done < config.selfplay.steps else ""
+
 
 def _given(folder: str, store: Store, keys: _Keys) -> SelfplayResult:
     """A candidate trained elsewhere: nothing is played, the tables stay empty."""
@@ -157,7 +182,12 @@ def _needs_warm(config: SelfplayStepConfig, inputs: SelfplayInputs) -> bool:
 
 
 def _warm(
-    config: SelfplayStepConfig, store: Store, inputs: SelfplayInputs, curves: CurveFile, progress: Progress
+    config: SelfplayStepConfig,
+    store: Store,
+    inputs: SelfplayInputs,
+    curves: CurveFile,
+    meter: Meter,
+    progress: Progress,
 ) -> str:
     """Digest of the warm-started checkpoint; a run killed after it finds it recorded."""
     key = _Keys(inputs.prepared.round).warm
@@ -179,6 +209,7 @@ def _warm(
 
     def on_step(step: int, logs: dict[str, float]) -> None:
         curves.add({"phase": "warm", "step": step, "loss": float(logs["loss"])})
+        meter.step()
         progress.update("warm start", step, config.warm_start.steps, f"loss {logs['loss']:.2f}")
 
     scratch = inputs.work / f"round-{inputs.prepared.round:06d}" / "warm"
@@ -191,6 +222,7 @@ def _warm(
         inputs.round_seed,
         on_step,
         bf16=trains_in_bf16(config.model.precision),
+        stop=lambda: bool(meter.over()),
     )
     save_policy(policy.model, start, scratch / "model")
     digest = save_checkpoint(store, scratch / "model", meta={"parent": inputs.prepared.start, "phase": "warm"})
@@ -246,6 +278,7 @@ def _play(
     start: Path,
     curves: CurveFile,
     games: Transcripts,
+    meter: Meter,
     progress: Progress,
 ) -> str:
     from sparring.embedding import default_embedder
@@ -283,6 +316,7 @@ def _play(
         games.keep(step, played)
         curves.add({"phase": "selfplay", **curve})
         curves.flush()
+        meter.step(int(curve["tokens"]))
         progress.update("self-play", step, config.selfplay.steps, _note(curve), curve)
 
     session = Session(
@@ -294,6 +328,7 @@ def _play(
         games.folder / "train",
         inputs.round_seed,
         trains_in_bf16(config.model.precision),
+        lambda: bool(meter.over()),
     )
     model = train(session, training_rows(plan, config.selfplay.group), on_step)
     folder = games.folder / "candidate"

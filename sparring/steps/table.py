@@ -142,7 +142,10 @@ def _report(context: Context) -> ReportResult:
 STEPS: Final[dict[str, Step]] = {
     "prepare": Step(PrepareResult, _prepare, lambda r: str(r.round), lambda r: _prepared(r)),
     "selfplay": Step(
-        SelfplayResult, _selfplay, lambda r: r.candidate, lambda r: f"{r.games} games, candidate {r.candidate[:12]}"
+        SelfplayResult,
+        _selfplay,
+        lambda r: r.candidate,
+        lambda r: ", ".join(filter(None, (f"{r.games} games, candidate {r.candidate[:12]}", r.stopped))),
     ),
     "update_pool": Step(
         UpdatePoolResult, _update_pool, lambda r: str(r.pool_attacks), lambda r: f"{r.attacks_added} attacks added"

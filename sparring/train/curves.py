@@ -51,9 +51,8 @@ class CurveFile:
             raise CorruptError(f"{self._key} in {self._store.url} is not JSON lines", hint="delete it") from error
 
     def add(self, line: dict[str, Any]) -> None:
-        """Appends a line; one of the same phase and step, left by a killed run, gives way."""
-        key = (line["phase"], line["step"])
-        self.lines = [old for old in self.lines if (old["phase"], old["step"]) != key]
+        """Appends a line; those of this and later steps of the phase, left by a killed run, give way."""
+        self.lines = [old for old in self.lines if old["phase"] != line["phase"] or old["step"] < line["step"]]
         self.lines.append({"schema_version": 1, **line})
 
     def flush(self) -> None:

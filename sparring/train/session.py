@@ -33,7 +33,10 @@ OnStep = Callable[[int, list[Game], dict[str, float]], None]
 
 @dataclass(frozen=True)
 class Session:
-    """What a training needs. `start` is the folder of the starting policy: also the KL reference. `bf16`: autocast."""
+    """What a training needs. `start` is the folder of the starting policy: also the KL reference. `bf16`: autocast.
+
+    `stop` is asked after each step; True ends the training there.
+    """
 
     config: SelfplayConfig
     start: Path
@@ -43,6 +46,7 @@ class Session:
     work: Path
     seed: int
     bf16: bool = False
+    stop: Callable[[], bool] = lambda: False
 
 
 def train(session: Session, rows: int, on_step: OnStep) -> Any:
@@ -52,7 +56,7 @@ def train(session: Session, rows: int, on_step: OnStep) -> Any:
     each optimizer step. Raises TrainingError when too many games are void or the loss is not finite.
     """
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func's warning: the version is pinned
-    watch = _Watch(session.config, on_step)
+    watch = _Watch(session.config, on_step, session.stop)
     trainer = SelfPlayTrainer(
         model=str(session.start),
         reward_funcs=_recorded_score,
@@ -169,8 +173,8 @@ def _last_state(work: Path) -> str | None:
 class _Watch(TrainerCallback):
     """Collects a step's games and numbers, hands them on, and stops a training that has gone wrong."""
 
-    def __init__(self, config: SelfplayConfig, on_step: OnStep) -> None:
-        self.config, self._on_step = config, on_step
+    def __init__(self, config: SelfplayConfig, on_step: OnStep, stop: Callable[[], bool]) -> None:
+        self.config, self._on_step, self._stop = config, on_step, stop
         self.trainer: Any = None
         self._games: list[Game] = []
         self._tokens = 0
@@ -195,3 +199,11 @@ class _Watch(TrainerCallback):
         seconds, self._began = time.monotonic() - self._began, time.monotonic()
         curve = step_curve(state.global_step, self._games, {**logs, **self.trainer.step_stats}, seconds, self._tokens)
         self._on_step(state.global_step, self._games, curve)
+        control.should_training_stop |= _anyones(self.trainer.accelerator, self._stop())
+
+
+def _anyones(accelerator: Any, mine: bool) -> bool:
+    """Whether any process says so: one that stopped alone would leave the others waiting for it."""
+    if accelerator.num_processes == 1:
+        return mine
+    return bool(accelerator.gather(torch.tensor([mine], dtype=torch.int32, device=accelerator.device)).any())

@@ -41,12 +41,13 @@ class _Ordered(Trainer):
 
 
 class _Report(TrainerCallback):
-    def __init__(self, on_step: OnStep) -> None:
-        self._on_step = on_step
+    def __init__(self, on_step: OnStep, stop: Callable[[], bool]) -> None:
+        self._on_step, self._stop = on_step, stop
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         if logs and "loss" in logs:
             self._on_step(state.global_step, logs)
+            control.should_training_stop |= self._stop()
 
 
 def warm_start(
@@ -58,8 +59,12 @@ def warm_start(
     on_step: OnStep,
     *,
     bf16: bool = False,
+    stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Trains `model` in place, one optimizer step a batch; `on_step(step, logs)` after each. `bf16`: autocast."""
+    """Trains `model` in place, one optimizer step a batch; `on_step(step, logs)` after each. `bf16`: autocast.
+
+    `stop` is asked after each step; True ends the training there.
+    """
     micro = next(m for m in range(min(_MICRO, config.batch), 0, -1) if config.batch % m == 0)
     rows = [row for batch in batches for row in batch]
     arguments = TrainingArguments(
@@ -87,7 +92,7 @@ def warm_start(
         args=arguments,
         train_dataset=_Rows(rows),
         data_collator=collate,
-        callbacks=[_Report(on_step)],
+        callbacks=[_Report(on_step, stop)],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train()

@@ -14,7 +14,7 @@ from sparring.data.seeds import read_seeds
 from sparring.data.suites import build_suites
 from sparring.errors import ConfigError
 from sparring.evaluate.tables import read_verdicts
-from sparring.progress import Progress
+from sparring.progress import Event, Progress
 from sparring.registry.checkpoints import has_checkpoint, load_manifest, save_checkpoint
 from sparring.replay.pool import DRAWN
 from sparring.replay.schema import ATTACKS
@@ -114,6 +114,42 @@ def test_each_training_step_tells_its_numbers(line: Line) -> None:
 def test_a_round_that_trains_nothing_offers_the_start_itself(line: Line) -> None:
     assert trained(line, selfplay={**RUN["selfplay"], "learning_rate": 0.0}).candidate == line.prepared.base  # type: ignore[dict-item]
     assert trained(line, selfplay={**RUN["selfplay"], "steps": 0}).candidate == line.prepared.base  # type: ignore[dict-item]
+
+
+def budgeted(line: Line, number: int, budget: dict[str, float], progress: Progress | None = None) -> SelfplayResult:
+    config = SelfplayStepConfig.of(RunConfig.model_validate({**RUN, "budget": budget}))
+    prepared = line.prepared.model_copy(update={"round": number})
+    return selfplay.run(config, line.store, SelfplayInputs(prepared, 0, line.work), progress or Progress("selfplay"))
+
+
+@pytest.mark.parametrize(("number", "budget"), [(11, {"tokens": 1}), (12, {"hours": 1e-9})])
+def test_a_budget_that_is_used_up_leaves_what_was_trained(line: Line, number: int, budget: dict[str, float]) -> None:
+    result = budgeted(line, number, budget)
+    (limit,) = budget
+    assert result.stopped.startswith(f"budget.{limit} is used up (") and result.stopped.endswith(") after step 1 of 2")
+    assert result.candidate != line.prepared.base and has_checkpoint(line.store, result.candidate)
+    assert (result.games, result.spent["tokens"]) == (8, result.trained_tokens)
+    assert result.spent["hours"] > 0 == result.spent["gpu_hours"]
+
+
+def test_a_budget_that_is_enough_changes_nothing(line: Line) -> None:
+    result = budgeted(line, 13, {"tokens": 10**9, "hours": 100})
+    assert result.stopped == "" and result.spent["tokens"] == result.trained_tokens
+    assert (result.candidate, result.games) == (budgeted(line, 13, {}).candidate, 16)
+
+
+def test_what_a_killed_try_used_counts_and_one_step_is_trained_all_the_same(line: Line) -> None:
+    def killed(event: Event, numbers: object) -> None:
+        if (event.stage, event.done) == ("self-play", 2):
+            raise KeyboardInterrupt
+
+    budget = {"tokens": budgeted(line, 14, {"tokens": 1}).trained_tokens * 2 - 1}
+    with pytest.raises(KeyboardInterrupt):
+        budgeted(line, 15, budget, Progress("selfplay", killed))
+    result = budgeted(line, 15, budget)
+    assert result.stopped.endswith("after step 1 of 2")
+    assert result.spent["tokens"] > 2 * result.trained_tokens
+    assert len(line.store.get(result.curves_key).splitlines()) == 1
 
 
 def test_a_candidate_trained_elsewhere_is_taken_as_it_is(line: Line, tmp_path: Path) -> None:

@@ -281,6 +281,16 @@ def test_the_warm_start_learns_its_answers(policy: Policy, tmp_path: Path, bf16:
     assert all(p.dtype == torch.float32 for p in policy.model.parameters())
 
 
+def test_the_warm_start_ends_where_it_is_told_to(policy: Policy, tmp_path: Path) -> None:
+    prompts, answers = policy.chat.encode(["Name a river."], 64), policy.chat.encode_answers(["The Rhine."], 8)
+    config, steps = WarmStartConfig(steps=6, batch=2), list[int]()
+    rows = [Example(prompts[0], answers[0])] * 2
+    warm_start(
+        policy.model, [rows] * 6, config, tmp_path, 0, lambda step, _: steps.append(step), stop=lambda: len(steps) == 2
+    )
+    assert steps == [1, 2]
+
+
 def test_training_in_bf16_is_near_training_in_fp32(policy: Policy, folder: Path, tmp_path: Path) -> None:
     def curve(bf16: bool) -> list[dict[str, float]]:
         lines: list[dict[str, float]] = []
