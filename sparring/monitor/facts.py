@@ -26,21 +26,20 @@ from sparring.monitor import ledger
 from sparring.monitor.hooks import HookFacts, HookReader
 from sparring.monitor.ledger import LedgerEntry
 from sparring.monitor.records import Claim, Delivery, Gated, Judged, Look, Numbers, RunFile, Trained
+from sparring.monitor.reign import LogReader, Reign
 from sparring.registry import lease, rounds
-from sparring.registry.champion import FIRST_PREVIOUS, Chain, Record
 from sparring.store.base import Store
 
 log = logging.getLogger(__name__)
 
-DECISIONS: Final = ("PROMOTE", "REJECT", "INCONCLUSIVE", "INVALID")
 COUNTED: Final = ("requests", "failed", "tokens_in", "tokens_out", "cost")
 """What a judge's endpoint did that adds up over rounds."""
-VERIFY_SECONDS: Final = 600.0
-"""So often the champion log is verified from its first record, grown or not."""
 SILENCE_SECONDS: Final = 2 * lease.PATIENCE
 """A step that began, did not end and whose lease stands still for so long was killed."""
 _MEASURED_ROUNDS: Final = 16
 """Rounds whose over-refusal is kept, to see it rise."""
+
+_P95: Final = " p95_s"
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
@@ -59,6 +58,12 @@ class RoundFacts:
     judged: Judged | None = None
     tokens: int = 0
     look: Look | None = None
+
+    @property
+    def speed(self) -> float | None:
+        """Tokens trained on by second of the step; None for a round that trained nothing."""
+        played = self.steps.get("selfplay")
+        return self.tokens / played.seconds if played and played.seconds and self.tokens else None
 
 
 @dataclass
@@ -95,23 +100,6 @@ class Totals:
 
 
 @dataclass(frozen=True)
-class Reign:
-    """What the champion log says. `kinds` counts its records by kind; `since` is when the champion became it.
-
-    `decision` is that of the round that ended last (an approval or override of it stands for it), `success` when a
-    round last left one that is not INVALID.
-    """
-
-    kinds: Mapping[str, int]
-    champion: str | None
-    champion_round: int | None
-    reference: str | None
-    since: datetime | None
-    decision: str | None
-    success: datetime | None
-
-
-@dataclass(frozen=True)
 class LineFacts:
     """A line at one look. `last` is the last round begun, `measured` the numbers of the last one that has a report,
     `judged` the last one's that was judged.
@@ -122,6 +110,8 @@ class LineFacts:
     - `period`: seconds between two rounds at most, by the schedule of the last round's run file.
     - `rises`: measured rounds in a row, up to the last, in each of which the candidate refused more of the harmless
       prompts than the one before.
+    - `speed`: tokens by second of the last round that trained; `latency`: 95th percentile of each judge's replies in
+      the last round that asked it, in seconds.
     - `unreadable`: records that could not be read.
     """
 
@@ -136,6 +126,8 @@ class LineFacts:
     claimed: datetime | None = None
     period: float | None = None
     rises: int = 0
+    speed: float | None = None
+    latency: Mapping[str, float] = field(default_factory=dict)
     unreadable: int = 0
     hooks: Mapping[str, HookFacts] = field(default_factory=dict)
 
@@ -143,69 +135,6 @@ class LineFacts:
     def alpha_spent(self) -> float:
         """α that looks at the present champion's rivals paid."""
         return self.totals.alpha.get(self.reign.champion, 0.0) if self.reign else 0.0
-
-
-class LogReader:
-    """Follows the champion log; from its first record again now and then, for a record may have been edited.
-
-    Having seen it, this notices what the chain itself cannot show: a log that lost its last records, or was forged.
-    """
-
-    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
-        self._store, self._clock = store, clock
-        self._seen = (0, FIRST_PREVIOUS)
-        self._begin()
-
-    def _begin(self) -> None:
-        self._chain, self._kinds = Chain(), Counter[str]()
-        self._since: datetime | None = None
-        self._decision: str | None = None
-        self._success: datetime | None = None
-        self._verified = self._clock()
-        self._whole = False
-
-    def read(self) -> Reign:
-        """The log as it is now. Raises CorruptError naming the first broken link; the next read begins anew."""
-        grown = self._store.exists(f"champion/log/{self._chain.head + 1:06d}.json")
-        if not self._whole or self._clock() - self._verified >= VERIFY_SECONDS:
-            self._begin()
-        elif not grown:
-            return self._reign()
-        self._whole = False
-        before = self._chain.champion
-        for record in self._chain.follow(self._store):
-            self._take(record, before)
-            before = self._chain.champion
-            if record.number == self._seen[0]:
-                self._compare(self._chain.head_sha256)
-        if self._chain.head < self._seen[0]:
-            self._compare("gone")
-        self._seen = (self._chain.head, self._chain.head_sha256)
-        self._whole = True
-        return self._reign()
-
-    def _compare(self, now: str) -> None:
-        number, then = self._seen
-        if now != then:
-            where = f"champion log in {self._store.url}: record {number}"
-            raise CorruptError(f"{where} had hash {then} when it was first read, now it is {now}")
-
-    def _take(self, record: Record, before: str | None) -> None:
-        self._kinds[record.kind] += 1
-        if record.champion != before:
-            self._since = record.time
-        if record.round and record.decision:
-            self._decision = record.decision
-            if record.decision in DECISIONS and record.decision != "INVALID":
-                self._success = record.time
-
-    def _reign(self) -> Reign:
-        chain = self._chain
-        champion_round = chain.crowned.get(chain.champion) if chain.champion else None
-        return Reign(
-            dict(self._kinds), chain.champion, champion_round, chain.reference, self._since, self._decision,
-            self._success,
-        )  # fmt: skip
 
 
 class LineReader:
@@ -216,6 +145,8 @@ class LineReader:
         self._totals, self._folded = Totals(), 0
         self._measured: Numbers | None = None
         self._judged: Judged | None = None
+        self._speed: float | None = None
+        self._latency: dict[str, float] = {}
         self._refusals: deque[tuple[int, float]] = deque(maxlen=_MEASURED_ROUNDS)
         self._log = LogReader(store, clock)
         self._hooks = HookReader(store, lambda key: self._load(key, Delivery))
@@ -241,7 +172,7 @@ class LineReader:
         if last is not None:
             totals.add(last)
             self._look_at(number)
-            self._judged = last.judged or self._judged
+            self._keep(last)
         claim = self._load(f"rounds/{number:06d}/claim.json", Claim) if number else None
         run_file = self._run_file(claim.config_digest) if claim else None
         return LineFacts(
@@ -256,6 +187,8 @@ class LineReader:
             claimed=claim.claimed_at if claim else None,
             period=run_file.period if run_file else None,
             rises=self._rises(),
+            speed=self._speed,
+            latency=dict(self._latency),
             hooks=self._read_hooks(),
             unreadable=len(self._unreadable),
         )
@@ -265,10 +198,17 @@ class LineReader:
         found = self._round(number, over=True)
         if number >= last - _MEASURED_ROUNDS:
             self._look_at(number)
-        self._judged = found.judged or self._judged
+        self._keep(found)
         self._totals.add(found)  # behind everything that the store may refuse: it is added once
         self._beats = {key: beat for key, beat in self._beats.items() if key[0] > number}
         self._folded = number
+
+    def _keep(self, found: RoundFacts) -> None:
+        """What stands until a later round says it anew."""
+        self._judged = found.judged or self._judged
+        self._speed = found.speed or self._speed
+        usage = found.judged.usage if found.judged else {}
+        self._latency |= {key.removesuffix(_P95): value for key, value in usage.items() if key.endswith(_P95)}
 
     def _look_at(self, number: int) -> None:
         """Takes over what the latest round says that has it: its numbers, its policy."""

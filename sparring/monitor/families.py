@@ -14,8 +14,9 @@ from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
-from sparring.monitor.facts import DECISIONS, LineFacts
+from sparring.monitor.facts import LineFacts
 from sparring.monitor.hooks import STATES
+from sparring.monitor.reign import DECISIONS
 
 MOST_LABELS: Final = 40
 STATUSES: Final = ("ok", "failed", "killed", "running")
@@ -197,15 +198,10 @@ def _class_of(error: str | None) -> str:
 
 
 def _training(facts: LineFacts) -> Iterator[Metric]:
-    line, last = (facts.line,), facts.last
+    line, speed = (facts.line,), facts.speed
     yield _counter("sparring_trained_tokens", "Tokens that self-play trained on", {line: facts.totals.tokens})
-    played = last.steps.get("selfplay") if last else None
-    speed = last.tokens / played.seconds if last and played and last.tokens and played.seconds else None
-    yield _gauge(
-        "sparring_trained_tokens_per_second",
-        "Tokens that self-play of the last round trained on, by second of the whole step",
-        {line: speed} if speed else {},
-    )
+    help_ = "Tokens that the last self-play trained on, by second of the whole step"
+    yield _gauge("sparring_trained_tokens_per_second", help_, {line: speed} if speed else {})
 
 
 def _judges(facts: LineFacts) -> Iterator[Metric]:
@@ -217,13 +213,9 @@ def _judges(facts: LineFacts) -> Iterator[Metric]:
         "status",
     )
     names = _judge_names(facts)[:MOST_LABELS]
-    usage = judged.usage if judged else {}
-    yield _gauge(
-        "sparring_judge_latency_p95_seconds",
-        "95th percentile of a judge's replies in the last judged round",
-        {(line, judge): usage[key] for judge in names if (key := f"{judge} p95_s") in usage},
-        "judge",
-    )
+    p95: Values = {(line, judge): facts.latency[judge] for judge in names if judge in facts.latency}
+    help_ = "95th percentile of a judge's replies in the last round that asked it"
+    yield _gauge("sparring_judge_latency_p95_seconds", help_, p95, "judge")
     found = facts.totals.judges
     for what, (name, help_) in _JUDGES.items():
         yield _counter(name, help_, {(line, j): found[j, what] for j in names if (j, what) in found}, "judge")

@@ -17,9 +17,10 @@ from sparring.gate.policy import load_policy
 from sparring.gate.spending import reserve
 from sparring.monitor import ledger
 from sparring.monitor.exporter import Watch
-from sparring.monitor.facts import SILENCE_SECONDS, VERIFY_SECONDS, LineFacts, LineReader
+from sparring.monitor.facts import SILENCE_SECONDS, LineFacts, LineReader
 from sparring.monitor.families import MOST_LABELS, families
 from sparring.monitor.records import Numbers
+from sparring.monitor.reign import VERIFY_SECONDS
 from sparring.registry import champion, lease, rounds
 from sparring.report.measures import Rate
 from sparring.report.metrics import RoundMetrics
@@ -99,7 +100,7 @@ def test_reading_little_by_little_is_reading_anew(
 ) -> None:
     store, clock = LocalStore(tmp_path_factory.mktemp("line")), Clock()
     reader = LineReader(store, "x", clock=clock)
-    counters: dict[object, float] = {}
+    counters: Series = {}
     for act, x in acts:
         open_ = rounds.open_round(store)
         ACTS[act](store, open_.number if open_ else claim(store), x)
@@ -279,4 +280,4 @@ def test_all_lines_and_later_ones(store: LocalStore) -> None:
     claim(store.scope("lines/Not A Name"))
     watch.look()
     found = {dict(s.labels)["line"] for f in watch.collect() for s in f.samples if s.name == "sparring_round"}
-    assert watch.ready and found == {"one", "two"}
+    assert found == {"one", "two"}
