@@ -12,7 +12,7 @@ from rich.text import Text
 
 from sparring.errors import NotFoundError
 from sparring.gate.outcome import Decision, Endpoint
-from sparring.integrations.after_round import of_record
+from sparring.integrations.deliveries import of_record
 from sparring.registry import rounds
 from sparring.registry.champion import read_log
 from sparring.steps.gate import read_record

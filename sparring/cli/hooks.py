@@ -32,7 +32,7 @@ app = new_app("Hooks: who is told of a decision, and what serves the champion (s
 def list_(
     config: ConfigOption = None, store: StoreOption = None, line: LineOption = None, json: JsonOption = False
 ) -> None:
-    """Show each hook's last delivery, and every one that is failing."""
+    """Show each hook's last delivery: all before it are settled."""
 
     def action() -> None:
         from sparring.integrations.deliveries import Line, pending
@@ -52,13 +52,18 @@ def list_(
 
 
 @app.command()
-def deliver(config: ConfigOption = None, store: StoreOption = None, line: LineOption = None) -> None:
+def deliver(
+    config: ConfigOption = None,
+    store: StoreOption = None,
+    line: LineOption = None,
+    given_up: Annotated[bool, typer.Option("--given-up", help="Also the last event, where it was given up.")] = False,
+) -> None:
     """Deliver what is due or failed before. Exit code 1 when something still fails."""
 
     def action() -> int:
         found, opened = open_line(config, store, line)
         _configured(found)
-        return deliver_now(found, opened)
+        return deliver_now(found, opened, again=given_up)
 
     finish(action)
 
@@ -100,13 +105,17 @@ def test(
     finish(action)
 
 
-def deliver_now(config: RunConfig, store: Store) -> int:
-    """Delivers and prints what was done; 1 when a hook fails, 0 else, also without hooks."""
+def deliver_now(config: RunConfig, store: Store, *, again: bool = False) -> int:
+    """Delivers and prints what was done; 1 when a hook fails, which is warned of, 0 else, also without hooks."""
     from sparring.integrations.deliveries import Line, deliver
 
-    done = deliver(Line(store, config.line), config.hooks) if config.hooks else []
+    done = deliver(Line(store, config.line), config.hooks, again=again) if config.hooks else []
     print_deliveries(done)
-    return int(any(delivery.state in ("failing", "given_up") for delivery in done))
+    failed = sorted({delivery.hook for delivery in done if delivery.state in ("failing", "given_up")})
+    if failed:
+        hint = "`sparring hooks deliver --given-up` tries again"
+        print(f"warning: hooks failed: {', '.join(failed)}; the champion log stands; {hint}", file=sys.stderr)
+    return int(bool(failed))
 
 
 def print_deliveries(shown: Sequence[Delivery]) -> None:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal, get_args
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from sparring.config.cluster import DnsName
 from sparring.config.section import Name, Section
 
 Event = Literal["promote", "hold", "invalid", "approval", "rollback"]
@@ -71,7 +72,7 @@ class SlackConfig(Hook):
 
 
 class AlertmanagerConfig(Hook):
-    """An alert by Alertmanager's API, version 2: it ends when the next round leaves another decision."""
+    """An alert by Alertmanager's API, version 2. Whatever happens next ends it, an alert or not."""
 
     kind: Literal["alertmanager"]
     on: list[Event] = Field(["invalid", "approval", "rollback"], min_length=1, description="Events that are alerts.")
@@ -84,8 +85,8 @@ class KServeConfig(Hook):
     """The InferenceService that serves the champion is pointed at it, looked at, and turned back if it fails."""
 
     kind: Literal["kserve"]
-    namespace: str = Field(min_length=1, description="Namespace of the InferenceService.")
-    service: str = Field(min_length=1, description="Name of the InferenceService.")
+    namespace: DnsName = Field(description="Namespace of the InferenceService.")
+    service: DnsName = Field(description="Name of the InferenceService.")
     uri: str = Field(
         "{store}/checkpoints/{digest}",
         description="Storage URI that is set; `{store}` is the line's store, `{digest}` the champion.",
@@ -99,6 +100,17 @@ class KServeConfig(Hook):
         description="OpenAI-compatible base, as `https://host/openai/v1`; else the service's own address with that.",
     )
     model: str | None = Field(None, description="Model name in those requests; else the InferenceService's name.")
+
+    @field_validator("uri")
+    @classmethod
+    def _filled(cls, uri: str) -> str:
+        try:
+            filled = uri.format(store="s3://store", digest="0" * 64)
+        except (KeyError, IndexError, ValueError, AttributeError) as error:
+            raise ValueError("should have no braces but {store} and {digest}") from error
+        if "0" * 64 not in filled:
+            raise ValueError("should hold {digest}")
+        return uri
 
 
 class MlflowConfig(Hook):

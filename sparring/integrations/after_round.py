@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from collections import Counter
 
+from pydantic import ValidationError
+
 from sparring.errors import SparringError
 from sparring.integrations.deliveries import Delivery, Line, deliver, pending
 from sparring.monitor import ledger
@@ -30,9 +32,9 @@ def report_and_deliver(run: str, round_number: str = "") -> str:
 
 
 def after_round(run: str) -> list[Delivery]:
-    """Delivers the hooks of the run file named by `run` (JSON of a RunRequest); what was done."""
-    request = RunRequest.model_validate_json(run)
+    """Delivers the hooks of the run file named by `run` (JSON of a RunRequest); what was done. Raises nothing."""
     try:
+        request = RunRequest.model_validate_json(run)
         store = request.open()
         hooks = rounds.load_config(store, request.config).hooks
         if not hooks:
@@ -43,7 +45,7 @@ def after_round(run: str) -> list[Delivery]:
         ledger.started(store, number, STEP)
         done = deliver(line, hooks)
         _record(store, number, done, pending(line, hooks))
-    except SparringError as error:
+    except (SparringError, ValidationError) as error:
         log.error("hooks were not delivered: %s", error)
         return []
     return done
@@ -59,9 +61,3 @@ def _record(store: Store, number: int, done: list[Delivery], shown: list[Deliver
         store, number, STEP, status="failed" if bad else "ok", metrics=metrics,
         error=f"hooks that failed: {text}" if bad else None,
     )  # fmt: skip
-
-
-def of_record(store: Store, record: int) -> list[Delivery]:
-    """Deliveries of one record of the champion log, by hook."""
-    keys = [key for key in store.list("hooks/") if key.endswith(f"/{record:06d}.json")]
-    return [Delivery.model_validate_json(store.get(key)) for key in keys]

@@ -74,6 +74,7 @@ def message(happened: Happened, *, store: str, line: str) -> dict[str, object]:
         "schema_version": 1,
         "id": happened.id(line),
         "event": happened.event,
+        "kind": record.kind,
         "line": line,
         "store": store,
         "round": record.round,
@@ -95,12 +96,19 @@ def headline(happened: Happened, line: str) -> str:
     of = f"round {record.round}" if record.round else f"record {record.number}"
     champion = (record.champion or "none")[:12]
     return {
-        "promote": f"{line}: {of} PROMOTED {champion}",
+        "promote": f"{line}: {of} PROMOTED {champion}{_by_whom(record)}",
         "rollback": f"{line}: rolled back to {champion} by {record.actor}",
         "hold": f"{line}: {of} {record.decision}, champion stays {champion}",
         "invalid": f"{line}: {of} INVALID, nothing could be decided; champion stays {champion}",
         "approval": f"{line}: {of} waits for `sparring approve --round {record.round}`",
     }[happened.event]
+
+
+def _by_whom(record: Record) -> str:
+    """A promotion that is not the gate's own says so."""
+    if record.kind == "override":
+        return f", against the gate's {record.decision}, by {record.actor}"
+    return "" if record.actor == "pipeline" else f", approved by {record.actor}"
 
 
 def iso(time: datetime) -> str:

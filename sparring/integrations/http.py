@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import random
 import ssl
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +19,8 @@ from sparring.errors import ConfigError
 MAX_BYTES: Final = 1 << 20
 _PAUSES: Final = (0.5, 30.0)
 _AGAIN: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+logging.getLogger("httpx2").setLevel(logging.WARNING)  # its INFO lines hold whole addresses, which can be secrets
 
 
 class HookFailed(Exception):
@@ -52,20 +55,27 @@ def request(
     body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
     accept: Callable[[int], bool] = lambda status: 200 <= status < 300,
-    sleep: Callable[[float], None] = time.sleep,
 ) -> tuple[int, bytes]:
     """Status and body of the reply that `accept` takes. Tries again what may pass, with growing, jittered pauses.
 
     Redirects are not followed: a signed message goes where it was sent. Raises HookFailed.
     """
+    sent = {"User-Agent": "sparring", "Accept-Encoding": "identity", **(headers or {})}
+    return asyncio.run(_tried(hook, (method, url, body, sent), accept))  # so that a request as a whole has a limit
+
+
+async def _tried(
+    hook: Hook, what: tuple[str, str, bytes | None, dict[str, str]], accept: Callable[[int], bool]
+) -> tuple[int, bytes]:
     reason = ""
-    with httpx2.Client(timeout=hook.timeout_s, verify=_trust(hook), follow_redirects=False, trust_env=True) as client:
+    async with httpx2.AsyncClient(timeout=hook.timeout_s, verify=_trust(hook), follow_redirects=False) as client:
         for attempt in range(hook.attempts):
             if attempt:
-                sleep(random.uniform(0.5, 1.0) * min(_PAUSES[1], _PAUSES[0] * 2**attempt))
+                await asyncio.sleep(random.uniform(0.5, 1.0) * min(_PAUSES[1], _PAUSES[0] * 2**attempt))
             try:
-                status, reply = _once(client, method, url, body, dict(headers or {}), hook.timeout_s)
-            except (httpx2.HTTPError, OSError) as error:
+                async with asyncio.timeout(hook.timeout_s):
+                    status, reply = await _once(client, *what)
+            except (httpx2.HTTPError, OSError) as error:  # a TimeoutError is one of these
                 reason = f"no reply ({type(error).__name__})"
                 continue
             if accept(status):
@@ -76,21 +86,17 @@ def request(
     raise HookFailed(reason)
 
 
-def _once(
-    client: httpx2.Client, method: str, url: str, body: bytes | None, headers: dict[str, str], limit: float
+async def _once(
+    client: httpx2.AsyncClient, method: str, url: str, body: bytes | None, headers: dict[str, str]
 ) -> tuple[int, bytes]:
-    end = time.monotonic() + limit
-    sent = {"User-Agent": "sparring", "Accept-Encoding": "identity", **headers}
-    with client.stream(method, url, content=body, headers=sent) as response:
+    async with client.stream(method, url, content=body, headers=headers) as response:
         parts: list[bytes] = []
         size = 0
-        for chunk in response.iter_raw():
+        async for chunk in response.aiter_raw():
             parts.append(chunk)
             size += len(chunk)
             if size > MAX_BYTES:
                 raise httpx2.ReadError(f"the reply has more than {MAX_BYTES} bytes")
-            if time.monotonic() > end:
-                raise httpx2.ReadTimeout("the reply takes too long")
         return response.status_code, b"".join(parts)
 
 

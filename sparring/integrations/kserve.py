@@ -1,9 +1,11 @@
 """The InferenceService that serves the champion (KServe, Standard mode).
 
-    patch storageUri ─► Ready with it? ─► smoke prompts answered? ─► serving
-                            └─ no ────────────┴─ no ─► patch back ─► reverted
+    switching ─► patch storageUri ─► Ready with it? ─► smoke prompts answered? ─► serving
+                                         └─ no ────────────┴─ no ─► patch back ─► reverted
 
-The champion log is not touched: what is served is recorded apart (`sparring.registry.serving`).
+The champion log is not touched: what is served is recorded apart (`sparring.registry.serving`). Killed in between, the
+next delivery finds `switching` and with it what to go back to. Whoever points the service elsewhere meanwhile (a
+rollback) has the last word.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sparring.config.hooks import KServeConfig
@@ -29,46 +32,63 @@ def kserve(hook: KServeConfig, told: Happened, store: Store, *, poll: float = _P
     """Serves the champion, or turns back and fails. Raises HookFailed, SetupError without the kubernetes package."""
     digest = str(told.record.champion)
     uri = hook.uri.format(store=store.url, digest=digest)
-    service = _Service(hook)
-    before = service.uri()
+    service, records = _Service(hook), _Records(store, f"{hook.namespace}.{hook.service}", told.record.number)
+    before = records.switching(service.uri(), uri, digest)
     try:
         service.point(uri)
         address = service.ready(uri, poll)
         for prompt in hook.smoke:
             _answered(hook, address, prompt)
-    except HookFailed as failure:
-        _back(hook, told, store, service, before, uri, failure)
+        service.ready(uri, poll)  # still: what answered was this model
+    except Overtaken:
         raise
-    if not _known(store, hook, told, uri):
-        serving.append(
-            store, service=_name(hook), state="serving", digest=digest, uri=uri, record=told.record.number,
-            reason=f"Ready, {len(hook.smoke)} prompts answered",
-        )  # fmt: skip
+    except HookFailed as failure:
+        if before not in (None, uri) and service.turn_back(uri, str(before)):
+            records.reverted(str(before), failure.reason)
+        raise
+    records.proven(uri, digest, f"Ready, {len(hook.smoke)} prompts answered")
     return f"serves {digest[:12]}"
 
 
-def _back(
-    hook: KServeConfig, told: Happened, store: Store, service: _Service, before: str | None, uri: str, why: HookFailed
-) -> None:
-    """Serves again what was served. A first deployment has nothing to go back to and is left as it is."""
-    if before is None or before == uri:
-        return
-    service.point(before)
-    last = serving.latest(store, _name(hook))
-    digest = last.digest if last and last.uri == before else None
-    serving.append(
-        store, service=_name(hook), state="reverted", digest=digest, uri=before, record=told.record.number,
-        reason=why.reason,
-    )  # fmt: skip
+class Overtaken(HookFailed):
+    """The service was pointed elsewhere meanwhile."""
 
 
-def _known(store: Store, hook: KServeConfig, told: Happened, uri: str) -> bool:
-    last = serving.latest(store, _name(hook))
-    return last is not None and (last.state, last.uri, last.record) == ("serving", uri, told.record.number)
+@dataclass(frozen=True)
+class _Records:
+    """The service's serving records, for one record of the champion log."""
 
+    store: Store
+    service: str
+    record: int
 
-def _name(hook: KServeConfig) -> str:
-    return f"{hook.namespace}.{hook.service}"
+    def switching(self, found: str | None, uri: str, digest: str) -> str | None:
+        """Writes what is about to be done over `found`; what to go back to: None when there is nothing."""
+        last = serving.latest(self.store, self.service)
+        unproven = last is not None and (last.state, last.uri) == ("switching", found)  # of a try that was cut off
+        before = last.before if last and unproven else found
+        if found != uri:
+            self._append("switching", digest, uri, "", before=before)
+        return before
+
+    def proven(self, uri: str, digest: str, reason: str) -> None:
+        """It serves `uri`; said once."""
+        last = serving.latest(self.store, self.service)
+        if last is None or (last.state, last.uri, last.record) != ("serving", uri, self.record):
+            self._append("serving", digest, uri, reason)
+
+    def reverted(self, uri: str, reason: str) -> None:
+        """It serves `uri` again."""
+        known = [s.digest for s in serving.history(self.store, self.service) if s.uri == uri]
+        self._append("reverted", known[-1] if known else None, uri, reason)
+
+    def _append(
+        self, state: serving.State, digest: str | None, uri: str, reason: str, before: str | None = None
+    ) -> None:
+        serving.append(
+            self.store, service=self.service, state=state, digest=digest, uri=uri, record=self.record, reason=reason,
+            before=before,
+        )  # fmt: skip
 
 
 class _Service:
@@ -89,19 +109,32 @@ class _Service:
 
     def uri(self) -> str | None:
         """The storage URI that it has now."""
-        model = self._get().get("spec", {}).get("predictor", {}).get("model", {})
-        return str(model["storageUri"]) if model.get("storageUri") else None
+        return _uri(self._get())
 
     def point(self, uri: str) -> None:
         """Sets the storage URI and nothing else."""
         body = {"spec": {"predictor": {"model": {"storageUri": uri}}}}
         self._call(lambda api, **at: api.patch_namespaced_custom_object(body=body, **at))
 
+    def turn_back(self, uri: str, before: str) -> bool:
+        """Sets `before` again where `uri` is still set, in one act; False where it is something else by now."""
+        at = "/spec/predictor/model/storageUri"
+        body = [{"op": "test", "path": at, "value": uri}, {"op": "replace", "path": at, "value": before}]
+        try:
+            self._call(lambda api, **at: api.patch_namespaced_custom_object(body=body, **at))
+        except HookFailed:
+            if self.uri() == uri:
+                raise
+            return False
+        return True
+
     def ready(self, uri: str, poll: float) -> str:
-        """Its address once it is Ready with `uri`. Raises HookFailed after `ready_s`."""
+        """Its address once it is Ready with `uri`. Raises HookFailed after `ready_s`, Overtaken for another uri."""
         end = time.monotonic() + self._hook.ready_s
         while True:
             found = self._get()
+            if (now := _uri(found)) != uri:
+                raise Overtaken(f"pointed at {now} by somebody else meanwhile")
             if _is_ready(found):
                 return str(found.get("status", {}).get("url", ""))
             if time.monotonic() > end:
@@ -121,6 +154,11 @@ class _Service:
             raise HookFailed(f"{where}: Kubernetes answered {error.status} ({error.reason})") from error
         except self._lost as error:
             raise HookFailed(f"Kubernetes cannot be reached ({type(error).__name__})") from error
+
+
+def _uri(found: Mapping[str, Any]) -> str | None:
+    uri = found.get("spec", {}).get("predictor", {}).get("model", {}).get("storageUri")
+    return str(uri) if uri else None
 
 
 def _is_ready(found: Mapping[str, Any]) -> bool:
@@ -155,4 +193,4 @@ def _answered(hook: KServeConfig, address: str, prompt: str) -> None:
     except (ValueError, LookupError, TypeError) as error:
         raise HookFailed("smoke prompt: the reply is no chat completion") from error
     if not isinstance(text, str) or not any(letter.isalpha() for letter in text):
-        raise HookFailed("smoke prompt: the answer has no words")
+        raise HookFailed("smoke prompt: the answer has no words", final=True)  # greedy: it will say the same again

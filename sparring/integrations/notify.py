@@ -50,10 +50,11 @@ def _plain(text: str) -> str:
 
 
 def alertmanager(hook: AlertmanagerConfig, told: Happened, message: dict[str, object], line: str) -> str:
-    """Fires this event's alert, and ends those of the other events: a line has one state."""
+    """Fires this event's alert if it is one, and ends those of the other events: a line has one state."""
     now = datetime.now(UTC)
     alerts = [_alert(hook, event, line, now, None) for event in hook.on if event != told.event]
-    alerts.append(_alert(hook, told.event, line, now, (headline(told, line), str(message["reason"]))))
+    if told.event in hook.on:
+        alerts.append(_alert(hook, told.event, line, now, (headline(told, line), str(message["reason"]))))
     status, _ = request(hook, "POST", f"{hook.url}/api/v2/alerts", body=json.dumps(alerts).encode(), headers=_JSON)
     return f"answered {status}"
 

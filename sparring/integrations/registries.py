@@ -28,7 +28,7 @@ def mlflow(hook: MlflowConfig, told: Happened, message: dict[str, object]) -> st
     wanted = f'name="{hook.model}"'
     known = _call(hook, "GET", f"{_MLFLOW}/model-versions/search?filter={quote(wanted)}&max_results=1000") or {}
     for version in known.get("model_versions", []):
-        if any(tag.get("key") == "sparring.digest" and tag.get("value") == digest for tag in version.get("tags", [])):
+        if {"key": "sparring.digest", "value": digest} in version.get("tags", []):
             return f"version {version.get('version')} was there"
     tags = [{"key": f"sparring.{key}", "value": value} for key, value in _tags(message).items()]
     body = {"name": hook.model, "source": message["champion_uri"], "tags": tags, "description": message["reason"]}

@@ -1,7 +1,10 @@
 """What is served, apart from what is champion: records at `serving/<service>/<n>.json`, each claimed put-if-absent.
 
+    switching ─► serving, or reverted
+
 A promotion that the server does not survive leaves the champion as it is and the serving record turned back, so that
-both can be seen and neither hides the other.
+both can be seen and neither hides the other. `switching` is written before the service is touched: whoever comes after
+a kill knows from it what to go back to.
 """
 
 from __future__ import annotations
@@ -18,10 +21,14 @@ from sparring.store.keys import check_key
 _ATTEMPTS = 20
 
 
+State = Literal["switching", "serving", "reverted"]
+
+
 class Served(BaseModel):
     """One change of what a service serves. `digest` is None when it is not one of the line's checkpoints.
 
-    `state`: `serving` after it was Ready and answered, `reverted` when it did not and `uri` is the one before again.
+    `state`: `switching` when the service is about to get `uri`, `serving` after it was Ready with it and answered,
+    `reverted` when it was not and `uri` is the one before again. `before` is what `switching` found there.
     `record` is the champion log's record that it follows.
     """
 
@@ -29,17 +36,18 @@ class Served(BaseModel):
     schema_version: Literal[1] = 1
     number: int = Field(ge=1)
     service: str
-    state: Literal["serving", "reverted"]
+    state: State
     digest: str | None
     uri: str
+    before: str | None = None
     record: int
     reason: str
     time: AwareDatetime
 
 
 def append(
-    store: Store, *, service: str, state: Literal["serving", "reverted"], digest: str | None, uri: str, record: int,
-    reason: str,
+    store: Store, *, service: str, state: State, digest: str | None, uri: str, record: int, reason: str,
+    before: str | None = None,
 ) -> Served:  # fmt: skip
     """Adds a record. Raises ConflictError when others never stop adding."""
     for _ in range(_ATTEMPTS):
@@ -49,6 +57,7 @@ def append(
             state=state,
             digest=digest,
             uri=uri,
+            before=before,
             record=record,
             reason=reason,
             time=datetime.now(UTC),
@@ -62,6 +71,11 @@ def latest(store: Store, service: str) -> Served | None:
     """What the service serves, as far as we know. Raises CorruptError."""
     keys = _keys(store, service)
     return _read(store, keys[-1]) if keys else None
+
+
+def history(store: Store, service: str) -> list[Served]:
+    """All records of the service, in order. Raises CorruptError."""
+    return [_read(store, key) for key in _keys(store, service)]
 
 
 def services(store: Store) -> list[str]:

@@ -8,21 +8,25 @@ import subprocess
 import sys
 import textwrap
 import time
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from sparring.config.hooks import HookConfig, WebhookConfig
 from sparring.config.run import RunConfig
 from sparring.integrations import http
-from sparring.integrations.after_round import after_round, of_record
-from sparring.integrations.deliveries import Delivery, Line, deliver, pending
+from sparring.integrations.after_round import after_round
+from sparring.integrations.deliveries import Delivery, Line, deliver, of_record, pending
 from sparring.monitor import ledger
 from sparring.registry import champion, rounds
 from sparring.steps.entry import RunRequest
 from sparring.store.local import LocalStore
 from tests.integrations.conftest import SECOND, hold, promote
-from tests.integrations.receiver import Receiver
+from tests.integrations.receiver import Answer, Receiver, Seen
 from tests.report.pages import line as played
 from tests.report.world import FIRST as BETTER
 from tests.report.world import Plan
@@ -61,6 +65,118 @@ def test_a_new_hook_is_not_told_the_past(line: Line, server: Receiver) -> None:
     assert states(deliver(line, hooks(server))) == [(3, "delivered")]
 
 
+def test_a_new_registry_is_given_the_champion_that_stands(line: Line, server: Receiver) -> None:
+    registry = {"kind": "model_registry", "name": "models", "url": server.url, "model": "m"}
+    config = RunConfig.model_validate({"hooks": [registry]}).hooks
+    promote(line, 1)
+    promote(line, 2, SECOND)
+    hold(line, 3)
+    server.plan = lambda seen, count: (200, b'{"id": "7"}')
+    assert states(deliver(line, config)) == [(2, "delivered")]
+    assert deliver(line, config) == []
+
+
+def test_rounds_that_were_killed_before_their_end_are_told_by_a_later_one(line: Line, server: Receiver) -> None:
+    """The hook stands in the run files of rounds 2 and 3; neither lived to deliver anything."""
+    for number, config in enumerate((RunConfig(), RunConfig(hooks=hooks(server)), RunConfig(hooks=hooks(server))), 1):
+        digest = rounds.save_config(line.store, config)
+        assert rounds.claim(line.store, config_digest=digest, now=datetime.now(UTC)).number == number
+        promote(line, number, f"{number}" * 64)
+        rounds.close(line.store, number, decision="PROMOTE", reason="")
+    assert states(deliver(line, hooks(server))) == [(2, "delivered"), (3, "delivered")]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    acts=st.lists(st.sampled_from(["promote", "hold", "invalid", "deliver", "down", "up", "killed"]), max_size=20),
+    most=st.integers(1, 3),
+)
+def test_whatever_happens_each_event_is_told_in_order_or_given_up(
+    acts: list[str], most: int, server: Receiver, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """`killed`: a delivery whose record was lost after the receiver had the message."""
+    line = Line(LocalStore(tmp_path_factory.mktemp("line")), "default")
+    server.seen.clear()
+    server.plan = lambda seen, count: (200, b"")
+    config = hooks(server, deliveries=most)
+    hold(line, 1)
+    deliver(line, config)
+    for number, act in enumerate(acts, 2):
+        if act == "down":
+            server.plan = lambda seen, count: (500, b"")
+        elif act == "up":
+            server.plan = lambda seen, count: (200, b"")
+        elif act == "deliver":
+            deliver(line, config)
+        elif act == "killed":
+            for delivery in deliver(line, config)[-1:]:
+                line.store.delete(f"hooks/ops/{delivery.record:06d}.json")
+        elif act == "promote":
+            promote(line, number, f"{number:064d}")
+        else:
+            hold(line, number, "INVALID" if act == "invalid" else "REJECT")
+    server.plan = lambda seen, count: (200, b"")
+    deliver(line, config)
+    records = champion.read_log(line.store).records
+    found = [delivery for record in records for delivery in of_record(line.store, record.number)]
+    assert [delivery.record for delivery in found] == [record.number for record in records]
+    assert all(delivery.settled for delivery in found)
+    told = [seen.json()["record"] for seen in server.seen]
+    assert told == sorted(told)
+    assert {delivery.record for delivery in found if delivery.state == "delivered"} <= set(told)
+    assert all(len(delivery.attempts) == most for delivery in found if delivery.state == "given_up")
+    assert len({(seen.json()["id"], seen.json()["record"]) for seen in server.seen}) == len(set(told))
+
+
+def test_a_delivery_reads_as_much_after_many_rounds_as_after_few(line: Line, server: Receiver) -> None:
+    counted, config = Counted(line), hooks(server)
+    for number in range(1, 30):
+        hold(line, number)
+        deliver(line, config)
+    before = counted.reads
+    hold(line, 30)
+    assert states(deliver(Line(cast(Any, counted), "default"), config)) == [(30, "delivered")]
+    pending(Line(cast(Any, counted), "default"), config)
+    assert counted.reads - before <= 3
+
+
+class Counted:
+    """A line's store that counts the deliveries read from it."""
+
+    def __init__(self, line: Line) -> None:
+        self._store, self.reads = line.store, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def get(self, key: str) -> bytes:
+        self.reads += key.startswith("hooks/")
+        return self._store.get(key)
+
+
+def test_a_reply_that_breaks_our_code_is_a_failure_like_others(line: Line, server: Receiver) -> None:
+    models = {"kind": "model_registry", "name": "models", "url": server.url, "model": "m", "attempts": 1}
+    config = RunConfig.model_validate({"hooks": [models]}).hooks
+    promote(line, 1)
+    server.plan = lambda seen, count: (200, b'{"name": "a registered model has an id"}')
+    assert states(deliver(line, config)) == [(1, "failing")]
+    assert of_record(line.store, 1)[0].attempts[-1].detail.startswith("KeyError at registries.py:")
+
+
+def test_a_failure_does_not_undo_what_another_delivery_settled(line: Line, server: Receiver) -> None:
+    promote(line, 1)
+
+    def meanwhile(seen: Seen, count: int) -> Answer:
+        if count == 1:
+            assert states(deliver(line, hooks(server))) == [(1, "delivered")]
+            return 500, b""
+        return 200, b""
+
+    server.plan = meanwhile
+    assert states(deliver(line, hooks(server))) == [(1, "delivered")]
+    assert [d.state for d in pending(line, hooks(server))] == ["delivered"]
+
+
 def test_a_failure_waits_keeps_the_order_and_its_id(line: Line, server: Receiver) -> None:
     promote(line, 1)
     server.plan = lambda seen, count: (503, b"")
@@ -85,6 +201,17 @@ def test_it_is_given_up_at_last_and_the_next_event_is_told(line: Line, server: R
     server.plan = lambda seen, count: (200, b"")
     hold(line, 2)
     assert states(deliver(line, hooks(server, deliveries=2))) == [(2, "delivered")]
+
+
+def test_what_was_given_up_is_told_when_asked_for(line: Line, server: Receiver) -> None:
+    promote(line, 1)
+    server.plan = lambda seen, count: (500, b"")
+    assert states(deliver(line, hooks(server, deliveries=1))) == [(1, "given_up")]
+    server.plan = lambda seen, count: (200, b"")
+    assert deliver(line, hooks(server)) == []
+    assert states(deliver(line, hooks(server), again=True)) == [(1, "delivered")]
+    assert deliver(line, hooks(server), again=True) == []
+    assert len({seen.headers["idempotency-key"] for seen in server.seen}) == 1
 
 
 def test_an_alert_of_the_past_is_passed_over(line: Line, server: Receiver) -> None:

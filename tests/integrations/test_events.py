@@ -40,6 +40,18 @@ def test_the_gate_says_that_it_waits_in_the_words_we_look_for(tmp_path: object) 
     assert "sparring approve --round 1" in headline(told, "default")
 
 
+def test_whose_promotion_it_was_is_said(line: Line) -> None:
+    promote(line, 1)
+    champion.append(
+        line.store, expected_head=1, kind="override", actor="eve", round=2, candidate=SECOND, decision="REJECT",
+        reason="the suite is wrong",
+    )  # fmt: skip
+    first, second = happened(champion.read_log(line.store), 0)
+    assert headline(first, "default").endswith(f"PROMOTED {FIRST[:12]}")
+    assert headline(second, "default").endswith("against the gate's REJECT, by eve")
+    assert message(second, store="s", line="default")["kind"] == "override"
+
+
 def test_the_message_says_all_and_no_more(line: Line) -> None:
     promote(line, 1)
     (told,) = happened(champion.read_log(line.store), 0)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import logging
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -14,14 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparring.config.hooks import AlertmanagerConfig, SecretName, SlackConfig, WebhookConfig
-from sparring.integrations import http
-from sparring.integrations.deliveries import Line, send
+from sparring.errors import ConfigError
+from sparring.integrations import http, notify
+from sparring.integrations.deliveries import Line, deliver, send
 from sparring.integrations.events import Happened, happened
 from sparring.integrations.http import HookFailed
 from sparring.integrations.notify import signature
 from sparring.registry.champion import read_log
 from tests.integrations.conftest import hold, promote
-from tests.integrations.receiver import Receiver, Seen
+from tests.integrations.receiver import Receiver, Seen, receiver
+from tests.store.test_store_s3 import make_authority
 
 KEY = "a key that nobody guesses"
 
@@ -93,6 +97,34 @@ def test_a_lost_connection_and_a_slow_server_are_bounded(line: Line, server: Rec
     assert time.monotonic() - begun < 5
 
 
+def test_a_reply_that_drips_is_bounded_too(line: Line, server: Receiver) -> None:
+    promote(line, 1)
+    server.drip = 0.1  # each byte comes well within the time-out, the whole never
+    begun = time.monotonic()
+    with pytest.raises(HookFailed, match=r"no reply \(TimeoutError\)"):
+        send(line, hook(server, attempts=1, timeout_s=1), told(line))
+    assert time.monotonic() - begun < 10
+
+
+def test_only_a_server_that_our_authority_vouches_for_is_told(line: Line, tmp_path: Path) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl")
+    make_authority(openssl, tmp_path)
+    promote(line, 1)
+    with receiver(tls=(tmp_path / "cert.pem", tmp_path / "key.pem")) as server:
+        with pytest.raises(HookFailed, match=r"no reply \(ConnectError\)"):
+            send(line, hook(server, attempts=1), told(line))
+        assert not server.seen
+        with pytest.raises(HookFailed, match=r"no reply \(ConnectError\)"):  # another name than the certificate's
+            other = {"url": server.url.replace("127.0.0.1", "localhost"), "ca_file": str(tmp_path / "ca.pem")}
+            send(line, hook(server, attempts=1, **other), told(line))
+        assert not server.seen
+        assert send(line, hook(server, ca_file=str(tmp_path / "ca.pem")), told(line)) == "answered 200"
+        with pytest.raises(ConfigError, match=r"hook ops: ca_file .* cannot be used"):
+            send(line, hook(server, ca_file=str(tmp_path / "none.pem")), told(line))
+
+
 def test_an_endless_reply_is_not_read(line: Line, server: Receiver) -> None:
     promote(line, 1)
     server.plan = lambda seen, count: (200, b"x" * (http.MAX_BYTES + 10))
@@ -148,6 +180,34 @@ def test_a_slack_address_that_is_none_is_final(line: Line, monkeypatch: pytest.M
     assert "hunter2" not in failed.value.reason
 
 
+@pytest.mark.parametrize("address", ["http://[::bad/hunter2", "http://x:99999/hunter2", "http://hunter2\x00/"])
+def test_an_address_that_cannot_be_called_is_told_without_it(
+    address: str, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold(line, 1)
+    slack = SlackConfig(name="chat", kind="slack", url=SecretName(file="/dev/stdin"), attempts=1, timeout_s=2)
+    monkeypatch.setattr(notify, "secret", lambda _: address)
+    with pytest.raises(HookFailed) as failed:
+        send(line, slack, told(line))
+    assert "hunter2" not in failed.value.reason
+
+
+def test_no_log_has_a_secret_address(
+    line: Line, server: Receiver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Kubeflow's executor logs everything from INFO on, the HTTP client's lines too."""
+    hold(line, 1)
+    monkeypatch.setenv("SLACK", f"{server.url}/services/hunter2")
+    slack = SlackConfig(name="chat", kind="slack", url=SecretName(env="SLACK"), attempts=1)
+    with caplog.at_level(logging.INFO):
+        send(line, slack, told(line))
+        server.plan = lambda seen, count: (500, b"")
+        with pytest.raises(HookFailed) as failed:
+            send(line, slack, told(line))
+    assert len(server.seen) == 2
+    assert "hunter2" not in caplog.text + failed.value.reason
+
+
 def test_an_alert_fires_and_the_others_end(line: Line, server: Receiver) -> None:
     hold(line, 1, "INVALID", "the candidate has no verdict table")
     am = AlertmanagerConfig(name="am", kind="alertmanager", url=server.url, labels={"team": "safety"})
@@ -161,6 +221,21 @@ def test_an_alert_fires_and_the_others_end(line: Line, server: Receiver) -> None
     assert firing["labels"] == {"team": "safety", "alertname": "SparringInvalid", "line": "default"}
     assert firing["endsAt"] > firing["startsAt"]
     assert all(one["endsAt"] <= firing["startsAt"] for name, one in by_name.items() if name != "SparringInvalid")
+
+
+def test_what_is_no_alert_ends_them_all(line: Line, server: Receiver) -> None:
+    am = AlertmanagerConfig(name="am", kind="alertmanager", url=server.url)
+    hold(line, 1, "INVALID")
+    assert [d.state for d in deliver(line, [am])] == ["delivered"]
+    promote(line, 2)
+    assert [d.state for d in deliver(line, [am])] == ["delivered"]
+    alerts = server.seen[-1].json()
+    assert {alert["labels"]["alertname"] for alert in alerts} == {
+        "SparringInvalid",
+        "SparringApproval",
+        "SparringRollback",
+    }
+    assert all("annotations" not in alert and alert["startsAt"] < alert["endsAt"] for alert in alerts)
 
 
 def test_messages_are_json_whatever_the_reason(line: Line, server: Receiver) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,7 +117,7 @@ def test_a_round_that_trains_nothing_offers_the_start_itself(line: Line) -> None
     assert trained(line, selfplay={**RUN["selfplay"], "steps": 0}).candidate == line.prepared.base  # type: ignore[dict-item]
 
 
-def budgeted(line: Line, number: int, budget: dict[str, float], progress: Progress | None = None) -> SelfplayResult:
+def budgeted(line: Line, number: int, budget: Mapping[str, float], progress: Progress | None = None) -> SelfplayResult:
     config = SelfplayStepConfig.of(RunConfig.model_validate({**RUN, "budget": budget}))
     prepared = line.prepared.model_copy(update={"round": number})
     return selfplay.run(config, line.store, SelfplayInputs(prepared, 0, line.work), progress or Progress("selfplay"))
