@@ -11,6 +11,7 @@ rollback) has the last word.
 from __future__ import annotations
 
 import json
+import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from sparring.store.base import Store
 _GROUP: Final = {"group": "serving.kserve.io", "version": "v1beta1", "plural": "inferenceservices"}
 _POLL_SECONDS: Final = 2.0
 _SMOKE_TOKENS: Final = 32
+_TRIES: Final = 20
 
 
 def kserve(hook: KServeConfig, told: Happened, store: Store, *, poll: float = _POLL_SECONDS) -> str:
@@ -52,6 +54,10 @@ def kserve(hook: KServeConfig, told: Happened, store: Store, *, poll: float = _P
 
 class Overtaken(HookFailed):
     """The service was pointed elsewhere meanwhile."""
+
+
+class _Changed(HookFailed):
+    """The object is not of the resource version that was asked for."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +107,12 @@ class _Service:
         except ImportError as error:
             raise SetupError("kubernetes is not installed", hint="install sparring[pipelines]") from error
         try:
-            config.load_config()
-        except (config.ConfigException, OSError) as error:
-            raise HookFailed(f"no kubeconfig and not in a cluster ({type(error).__name__})") from error
+            config.load_kube_config()
+        except (config.ConfigException, OSError):
+            try:
+                config.load_incluster_config()
+            except (config.ConfigException, OSError) as error:
+                raise HookFailed(f"no kubeconfig and not in a cluster ({type(error).__name__})") from error
         self._hook, self._api, self._errors = hook, client.CustomObjectsApi(), client.ApiException
         self._lost = (HTTPError, OSError)
 
@@ -111,22 +120,26 @@ class _Service:
         """The storage URI that it has now."""
         return _uri(self._get())
 
-    def point(self, uri: str) -> None:
-        """Sets the storage URI and nothing else."""
-        body = {"spec": {"predictor": {"model": {"storageUri": uri}}}}
+    def point(self, uri: str, only: str | None = None) -> None:
+        """Sets the storage URI and nothing else; `only`: where it still has this resource version, else _Changed."""
+        body: dict[str, Any] = {"spec": {"predictor": {"model": {"storageUri": uri}}}}
+        if only:
+            body["metadata"] = {"resourceVersion": only}
         self._call(lambda api, **at: api.patch_namespaced_custom_object(body=body, **at))
 
     def turn_back(self, uri: str, before: str) -> bool:
-        """Sets `before` again where `uri` is still set, in one act; False where it is something else by now."""
-        at = "/spec/predictor/model/storageUri"
-        body = [{"op": "test", "path": at, "value": uri}, {"op": "replace", "path": at, "value": before}]
-        try:
-            self._call(lambda api, **at: api.patch_namespaced_custom_object(body=body, **at))
-        except HookFailed:
-            if self.uri() == uri:
-                raise
-            return False
-        return True
+        """Sets `before` again where `uri` is still set; False where it is something else by now."""
+        for _ in range(_TRIES):
+            found = self._get()
+            if _uri(found) != uri:
+                return False
+            try:
+                self.point(before, only=found["metadata"]["resourceVersion"])
+            except _Changed:  # a status, mostly
+                time.sleep(random.uniform(0.0, 0.5))
+            else:
+                return True
+        raise HookFailed(f"could not be turned back to {before}: it changed {_TRIES} times meanwhile")
 
     def ready(self, uri: str, poll: float) -> str:
         """Its address once it is Ready with `uri`. Raises HookFailed after `ready_s`, Overtaken for another uri."""
@@ -148,8 +161,11 @@ class _Service:
     def _call(self, what: Callable[..., Any]) -> Any:
         at = {"namespace": self._hook.namespace, "name": self._hook.service, **_GROUP}
         try:
-            return what(self._api, _request_timeout=self._hook.timeout_s, **at)
+            limit = self._hook.timeout_s
+            return what(self._api, _request_timeout=(limit, limit), **at)  # a single number must be an int, or is none
         except self._errors as error:
+            if error.status == 409:
+                raise _Changed("it was changed meanwhile") from error
             where = f"InferenceService {self._hook.service} in {self._hook.namespace}"
             raise HookFailed(f"{where}: Kubernetes answered {error.status} ({error.reason})") from error
         except self._lost as error:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
+import sys
+import textwrap
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -119,18 +123,22 @@ def test_a_promotion_is_served_and_a_rollback_too(
 
 
 @pytest.mark.parametrize(
-    ("plan", "reason"),
-    [((200, EMPTY), "the answer has no words"), ((200, b"<html>"), "no chat completion"), ((500, b""), "answered 500")],
+    ("plan", "reason", "then"),
+    [
+        ((200, EMPTY), "the answer has no words", "given_up"),
+        ((200, b"<html>"), "no chat completion", "failing"),
+        ((500, b""), "answered 500", "failing"),
+    ],
 )
 def test_a_model_that_fails_its_smoke_prompts_is_turned_back_and_stays_champion(
-    plan: tuple[int, bytes], reason: str, kubectl: Kubectl, namespace: str, service: str, predictor: Receiver,
-    line: Line,
+    plan: tuple[int, bytes], reason: str, then: str, kubectl: Kubectl, namespace: str, service: str,
+    predictor: Receiver, line: Line,
 ) -> None:  # fmt: skip
     predictor.plan = lambda seen, count: plan
     promote(line, 1)
     with controller(kubectl, namespace):
         ((record, state, detail),) = told(deliver(line, hook(namespace, predictor)))
-    assert (record, state) == (1, "failing")
+    assert (record, state) == (1, then)
     assert reason in detail
     assert uri(kubectl, namespace) == BEGUN
     assert champion.read_log(line.store).champion == FIRST
@@ -149,6 +157,62 @@ def test_a_model_that_never_loads_is_turned_back(
     assert "not Ready within 3 s: Ready ModelLoadFailed" in detail
     assert uri(kubectl, namespace) == BEGUN
     assert not predictor.seen
+
+
+@pytest.mark.parametrize("good", [True, False], ids=["good", "bad"])
+def test_killed_while_it_waits_the_next_delivery_knows_what_to_go_back_to(
+    good: bool, kubectl: Kubectl, namespace: str, service: str, predictor: Receiver, line: Line, tmp_path: Path
+) -> None:
+    promote(line, 1)
+    (config,) = hook(namespace, predictor)
+    script = textwrap.dedent(f"""
+        from sparring.config.hooks import KServeConfig
+        from sparring.integrations.deliveries import Line, deliver
+        from sparring.store.local import LocalStore
+        hook = KServeConfig.model_validate_json({config.model_dump_json()!r})
+        deliver(Line(LocalStore({str(tmp_path / "store")!r}).scope("lines/default"), "default"), [hook])
+    """)
+    child = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parents[2])
+    try:
+        wait_for(lambda: uri(kubectl, namespace).endswith(FIRST))  # nobody says Ready: it waits
+    finally:
+        child.kill()
+        child.wait()
+    begun = serving.latest(line.store, f"{namespace}.champion")
+    assert begun is not None
+    assert (begun.state, begun.before) == ("switching", BEGUN)
+    predictor.plan = lambda seen, count: (200, COMPLETION if good else EMPTY)
+    with controller(kubectl, namespace):
+        ((_, state, _),) = told(deliver(line, [config]))
+    last = serving.latest(line.store, f"{namespace}.champion")
+    assert last is not None
+    assert (state, last.state) == (("delivered", "serving") if good else ("given_up", "reverted"))
+    assert uri(kubectl, namespace) == (f"{line.store.url}/checkpoints/{FIRST}" if good else BEGUN)
+
+
+def test_who_points_it_elsewhere_meanwhile_has_the_last_word(
+    kubectl: Kubectl, namespace: str, service: str, predictor: Receiver, line: Line
+) -> None:
+    promote(line, 1)
+    found: list[Delivery] = []
+    thread = threading.Thread(target=lambda: found.extend(deliver(line, hook(namespace, predictor))))
+    thread.start()
+    wait_for(lambda: uri(kubectl, namespace).endswith(FIRST))
+    elsewhere = json.dumps({"spec": {"predictor": {"model": {"storageUri": "s3://models/by-hand"}}}})
+    kubectl("-n", namespace, "patch", "inferenceservice", "champion", "--type=merge", "-p", elsewhere)
+    thread.join(60)
+    ((_, state, detail),) = told(found)
+    assert (state, detail) == ("failing", "pointed at s3://models/by-hand by somebody else meanwhile")
+    assert uri(kubectl, namespace) == "s3://models/by-hand"
+    last = serving.latest(line.store, f"{namespace}.champion")
+    assert last is not None and last.state == "switching"
+
+
+def wait_for(what: Callable[[], bool], seconds: float = 150) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "it does not come"
+        time.sleep(0.2)
 
 
 def test_a_service_that_is_not_there(kubectl: Kubectl, namespace: str, predictor: Receiver, line: Line) -> None:
