@@ -123,7 +123,7 @@ class MlflowConfig(Hook):
 
 
 class ModelRegistryConfig(Hook):
-    """A version in Kubeflow's Model Registry, by its REST API (v1alpha3)."""
+    """A version in Kubeflow's Model Registry, by its REST API (v1, or v1alpha3 where that is all)."""
 
     kind: Literal["model_registry"]
     url: Url = Field(description="Address of the registry.")

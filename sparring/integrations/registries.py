@@ -14,7 +14,8 @@ from sparring.integrations.events import Happened
 from sparring.integrations.http import HookFailed, request, secret
 
 _MLFLOW = "/api/2.0/mlflow"
-_REGISTRY = "/api/model_registry/v1alpha3"
+_REGISTRY = ("/api/model_registry/v1", "/api/model_registry/v1alpha3")
+"""The registry's API, alike in both versions for what is asked here; servers before 2026 have only the second."""
 
 
 def mlflow(hook: MlflowConfig, told: Happened, message: dict[str, object]) -> str:
@@ -38,31 +39,43 @@ def mlflow(hook: MlflowConfig, told: Happened, message: dict[str, object]) -> st
 
 def model_registry(hook: ModelRegistryConfig, told: Happened, message: dict[str, object]) -> str:
     """Registers the champion as a version of `hook.model`, and its files as the version's artifact."""
-    digest, properties = str(message["champion"]), _properties(message)
-    model = _found(hook, "registered_model", {"name": hook.model})
+    registry, digest, properties = _Registry(hook), str(message["champion"]), _properties(message)
+    model = registry.find("registered_model", {"name": hook.model})
     if model is None:
-        model = _made(hook, "registered_models", {"name": hook.model, "customProperties": {}})
-    at = {"name": digest, "parentResourceId": model["id"]}
-    version = _found(hook, "model_version", at)
+        model = registry.make("registered_models", {"name": hook.model, "customProperties": {}})
+    version = registry.find("model_version", {"name": digest, "parentResourceId": model})
     if version is None:
-        body = {"name": digest, "registeredModelId": model["id"], "customProperties": properties}
-        version = _made(hook, "model_versions", {**body, "description": message["reason"]})
-    if _found(hook, "model_artifact", {"name": digest, "parentResourceId": version["id"]}) is None:
+        body = {"name": digest, "registeredModelId": model, "customProperties": properties}
+        version = registry.make("model_versions", {**body, "description": message["reason"]})
+    if registry.find("model_artifact", {"name": digest, "parentResourceId": version}) is None:
         artifact = {"artifactType": "model-artifact", "name": digest, "uri": message["champion_uri"]}
-        _made(hook, f"model_versions/{quote(str(version['id']), safe='')}/artifacts", artifact)
-    return f"version {version['id']}"
+        registry.make(f"model_versions/{quote(version, safe='')}/artifacts", artifact)
+    return f"version {version}"
 
 
-def _found(hook: ModelRegistryConfig, what: str, asked: dict[str, object]) -> dict[str, Any] | None:
-    query = "&".join(f"{key}={quote(str(value), safe='')}" for key, value in asked.items())
-    return _call(hook, "GET", f"{_REGISTRY}/{what}?{query}", missing=(404,))
+class _Registry:
+    """Kubeflow's Model Registry, by the newer API that it has."""
+
+    def __init__(self, hook: ModelRegistryConfig) -> None:
+        new, old = _REGISTRY
+        self._hook = hook
+        self._api = old if _call(hook, "GET", f"{new}/registered_models?pageSize=1", missing=(404,)) is None else new
+
+    def find(self, what: str, asked: dict[str, str]) -> str | None:
+        """Id of the one that is asked for, None where there is none."""
+        query = "&".join(f"{key}={quote(value, safe='')}" for key, value in asked.items())
+        found = _call(self._hook, "GET", f"{self._api}/{what}?{query}", missing=(404,))
+        return None if found is None else _id(what, found)
+
+    def make(self, what: str, body: dict[str, Any]) -> str:
+        """Id of what was made."""
+        return _id(what, _call(self._hook, "POST", f"{self._api}/{what}", body) or {})
 
 
-def _made(hook: ModelRegistryConfig, what: str, body: dict[str, Any]) -> dict[str, Any]:
-    made = _call(hook, "POST", f"{_REGISTRY}/{what}", body) or {}
-    if "id" not in made:
+def _id(what: str, found: dict[str, Any]) -> str:
+    if not isinstance(found.get("id"), str):
         raise HookFailed(f"the registry's reply to {what.split('/')[-1]} names no id")
-    return made
+    return str(found["id"])
 
 
 def _call(

@@ -155,12 +155,26 @@ class Counted:
 
 
 def test_a_reply_that_breaks_our_code_is_a_failure_like_others(line: Line, server: Receiver) -> None:
-    models = {"kind": "model_registry", "name": "models", "url": server.url, "model": "m", "attempts": 1}
+    """MLflow keeps no local folder, so that the line is in a store that has an address."""
+    models = {"kind": "mlflow", "name": "models", "url": server.url, "model": "m", "attempts": 1}
     config = RunConfig.model_validate({"hooks": [models]}).hooks
     promote(line, 1)
-    server.plan = lambda seen, count: (200, b'{"name": "a registered model has an id"}')
-    assert states(deliver(line, config)) == [(1, "failing")]
-    assert of_record(line.store, 1)[0].attempts[-1].detail.startswith("KeyError at registries.py:")
+    elsewhere = Line(cast(Any, Elsewhere(line)), "default")
+    server.plan = lambda seen, count: (200, b'{"model_versions": [3]}')
+    assert states(deliver(elsewhere, config)) == [(1, "failing")]
+    assert of_record(line.store, 1)[0].attempts[-1].detail.startswith("AttributeError at registries.py:")
+
+
+class Elsewhere:
+    """A line's store that says it is in S3."""
+
+    url = "s3://models/lines/default"
+
+    def __init__(self, line: Line) -> None:
+        self._store = line.store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
 
 
 def test_a_failure_does_not_undo_what_another_delivery_settled(line: Line, server: Receiver) -> None:

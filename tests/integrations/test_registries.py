@@ -82,18 +82,23 @@ def test_a_local_folder_is_no_source(line: Line, server: Receiver) -> None:
 
 
 class Registry:
-    """The calls of Model Registry's REST API v1alpha3 that are made, as its OpenAPI file describes them."""
+    """The calls of Model Registry's REST API that are made, as its OpenAPI files describe them; `apis` that it has."""
 
-    def __init__(self) -> None:
+    def __init__(self, *apis: str) -> None:
+        self.apis = apis or ("v1", "v1alpha3")
         self.made: list[tuple[str, str, dict[str, Any]]] = []  # what, parent, body
 
     def __call__(self, seen: Seen, count: int) -> Answer:
-        path = urlsplit(seen.path).path.removeprefix("/api/model_registry/v1alpha3/")
+        api, _, path = urlsplit(seen.path).path.removeprefix("/api/model_registry/").partition("/")
+        if api not in self.apis:
+            return 404, b"404 page not found"
+        if (seen.method, path) == ("GET", "registered_models"):
+            return 200, b'{"items": [], "nextPageToken": "", "pageSize": 1, "size": 0}'
         if seen.method == "GET":
             asked = {key: values[0] for key, values in parse_qs(urlsplit(seen.path).query).items()}
             found = [
                 {"id": str(number), **body}
-                for number, (what, parent, body) in enumerate(self.made)
+                for number, (what, parent, body) in enumerate(self.made, 1)
                 if what == path and body["name"] == asked["name"] and parent == asked.get("parentResourceId", "")
             ]
             return (200, json.dumps(found[0]).encode()) if found else (404, b'{"code": "", "message": "none"}')
@@ -104,11 +109,14 @@ class Registry:
             self.made.append(("model_version", body["registeredModelId"], body))
         else:
             self.made.append(("model_artifact", path.split("/")[1], body))
-        return 201, json.dumps({"id": str(len(self.made) - 1), **body}).encode()
+        return 201, json.dumps({"id": str(len(self.made)), **body}).encode()
 
 
-def test_a_champion_is_one_version_and_one_artifact_in_model_registry(line: Line, server: Receiver) -> None:
-    registry = server.plan = Registry()
+@pytest.mark.parametrize("apis", [("v1", "v1alpha3"), ("v1",), ("v1alpha3",)])
+def test_a_champion_is_one_version_and_one_artifact_in_model_registry(
+    apis: tuple[str, ...], line: Line, server: Receiver
+) -> None:
+    registry = server.plan = Registry(*apis)
     hook = ModelRegistryConfig(name="registry", kind="model_registry", url=server.url, model="support-bot")
     promote(line, 1)
     for _ in range(2):
@@ -137,7 +145,7 @@ def test_killed_between_version_and_artifact_it_is_finished(line: Line, server: 
 
 @pytest.mark.parametrize("reply", [b"<html>", b"[]", b"{}"])
 def test_a_reply_that_is_none_of_theirs(reply: bytes, line: Line, server: Receiver) -> None:
-    server.plan = lambda seen, count: (200, reply) if seen.method == "POST" else (404, b"")
+    server.plan = lambda seen, count: (200, reply) if seen.method == "POST" else (404, b"")  # neither API, then
     hook = ModelRegistryConfig(name="registry", kind="model_registry", url=server.url, model="m")
     promote(line, 1)
     with pytest.raises(HookFailed, match=r"no JSON object|names no id"):
