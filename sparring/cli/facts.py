@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sparring.config.run import RunConfig
 from sparring.errors import CorruptError, NotFoundError, UsageError
+from sparring.gate.outcome import agree
 from sparring.registry import rounds, serving
 from sparring.registry.champion import ChampionLog, Record, read_log
 from sparring.registry.checkpoints import check_checkpoint, has_checkpoint, load_checkpoint
@@ -102,7 +103,8 @@ def _decided_again(store: Store, log: ChampionLog, record: Record) -> str:
     key = str(record.details.get("decision_key", ""))
     recorded = read_record(store, key)
     again = check_record(store, recorded)
-    if again != recorded.decision or again.outcome != record.decision or again.candidate != record.candidate:
+    same = agree(again, recorded.decision)
+    if not same or again.outcome != record.decision or again.candidate != record.candidate:
         raise CorruptError(
             f"record {record.number}: the tables of round {record.round} give {again.outcome}: {again.reason}"
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
@@ -104,3 +105,25 @@ class Decision(Record):
     corrections: list[dict[str, JsonValue]] = []
     calibration: str | None = None
     resampled: Resampled | None = None
+
+
+_RELATIVE: Final = 1e-9
+_ABSOLUTE: Final = 1e-12
+
+
+def agree(one: Decision, other: Decision) -> bool:
+    """Whether two decisions are the same but for the last digits of numbers, which another processor rounds otherwise.
+
+    Everything else must be equal, the texts with their rounded numbers too.
+    """
+    return _agree(one.model_dump(), other.model_dump())
+
+
+def _agree(one: object, other: object) -> bool:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_agree(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_agree, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=_RELATIVE, abs_tol=_ABSOLUTE)
+    return one == other

@@ -10,6 +10,7 @@ import pytest
 
 from sparring.cli.facts import verified
 from sparring.config.run import GateConfig
+from sparring.gate.outcome import agree
 from sparring.gate.policy import load_policy
 from sparring.registry.champion import read_log
 from sparring.steps import acts
@@ -34,7 +35,16 @@ def test_the_fixture_is_of_the_old_format() -> None:
 @pytest.mark.parametrize("number", [2, 3, 4])
 def test_every_old_decision_is_made_again(old: Store, number: int) -> None:
     record = read_record(old, decision_key(number))
-    assert check_record(old, record) == record.decision
+    assert agree(check_record(old, record), record.decision)
+
+
+@pytest.mark.parametrize("factor", [1 + 1e-15, 1 + 1e-7])
+def test_last_digits_of_another_processor_are_no_edit(old: Store, factor: float) -> None:
+    decision = read_record(old, decision_key(2)).decision
+    moved = [e.model_copy(update={"low": e.low * factor}) for e in decision.endpoints]
+    other = decision.model_copy(update={"endpoints": moved})
+    assert agree(decision, other) is (factor < 1 + 1e-9)
+    assert not agree(decision, decision.model_copy(update={"reason": f"{decision.reason}."}))
 
 
 def test_the_old_log_verifies(old: Store) -> None:
