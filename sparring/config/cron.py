@@ -40,7 +40,7 @@ _FIELDS: Final = (
 class Cron:
     """A schedule: the values of its five fields; Sunday is 0.
 
-    A day fits when day of month and day of week both fit; when both are restricted (do not hold all values), one is
+    A day fits when day of month and day of week both fit; when both are restricted (neither was written `*`), one is
     enough, as everywhere in cron.
     """
 
@@ -82,7 +82,10 @@ def parse_cron(text: str) -> Cron:
         more = "; the seconds, which Kubeflow wants first, are added for you" if len(fields) == 6 else ""
         raise ValueError(f"schedule {text!r} should have five fields (minute hour day month weekday){more}")
     minutes, hours, days, months, weekdays = (_values(*pair) for pair in zip(fields, _FIELDS, strict=True))
-    cron = Cron(minutes, hours, days, months, frozenset(day % 7 for day in weekdays))
+    weekdays = frozenset(day % 7 for day in weekdays)
+    if all("*" not in fields[place].split(",") for place in (2, 4)) and (len(days) == 31 or len(weekdays) == 7):
+        days, weekdays = frozenset(range(1, 32)), frozenset(range(7))  # either is enough, and one always fits
+    cron = Cron(minutes, hours, days, months, weekdays)
     if next(cron.fires(datetime(2000, 1, 1)), None) is None:
         raise ValueError(f"schedule {text!r} never fires: no such day")
     return cron

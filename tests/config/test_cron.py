@@ -59,6 +59,8 @@ def test_the_six_fields_fire_at_the_same_times(schedule: str, start: datetime) -
         ("0 0 * * 5-7", "0 0 0 * * 0,5,6"),
         ("0 0 1 JAN *", "0 0 0 1 1 *"),
         ("0-59 * * * *", "0 * * * * *"),
+        ("0 0 1 * 0-6", "0 0 0 * * *"),
+        ("0 0 1 * *,3", "0 0 0 1 * *"),
     ],
 )
 def test_what_kubeflow_is_given(schedule: str, six: str) -> None:
