@@ -146,6 +146,9 @@ def _items(report: _Report, attempt: Record) -> Iterator[Item]:
     for name, found in scores.items():
         if len(found) != len(outputs):
             raise DataError(f"{attempt.place}: `{name}` has {len(found)} scores for {len(outputs)} outputs")
+        for score in found:
+            if isinstance(score, int | float) and not 0 <= score <= 1:
+                raise DataError(f"{attempt.place}: `{name}` has a score of {score}; garak's are from 0 to 1")
     prompt = canonical(["garak", probe, _turns(report, attempt)])
     guess = _guess(report, probe)
     for index, output in enumerate(outputs):
