@@ -46,7 +46,7 @@ SAMPLES = (
       ("prepare", "selfplay", "update_pool", "answer", "judge", "gate", "promote", "hold", "report")),
     *(f"ledger/000001/{step}.json" for step in ("prepare", "selfplay", "judge", "promote", "hold", "report")),
     "ledger/000001/judge.leases/000001.json", "ledger/000001/hooks.json", "hooks/ops/000001.json",
-    "serving/champion/000001.json",
+    "serving/models.champion/000001.json",
 )  # fmt: skip
 
 
