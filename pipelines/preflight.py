@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from pipelines.capacity import obstacle
 from pipelines.kube import ForbiddenError, Kube
 from sparring.config.cluster import STEP_NAMES, ClusterConfig, Step
+from sparring.config.hooks import secrets_of
 from sparring.config.judges import EndpointConfig
 from sparring.config.run import RunConfig
 from sparring.errors import ClusterError, StoreError, UsageError
@@ -118,6 +119,9 @@ def _credentials(config: RunConfig) -> Iterator[Finding]:
         for step in steps:
             for variable in sorted(_secret_variables(endpoint) - given[step]):
                 yield Finding(f"the pod of {step} has no {variable}, which judge {name} needs: name a secret with it")
+    for hook in config.hooks:
+        for variable in sorted({secret.env for secret in secrets_of(hook) if secret.env} - given["report"]):
+            yield Finding(f"the pod of report has no {variable}, which hook {hook.name} needs: name a secret with it")
 
 
 def _pods(steps: list[Step]) -> str:

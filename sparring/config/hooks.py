@@ -131,6 +131,12 @@ class ModelRegistryConfig(Hook):
     token: SecretName | None = Field(None, description="Bearer token.")
 
 
+def secrets_of(hook: Hook) -> list[SecretName]:
+    """Where the secrets lie that the hook needs."""
+    named = (getattr(hook, name) for name in ("secret", "url", "token") if hasattr(hook, name))
+    return [found for found in named if isinstance(found, SecretName)]
+
+
 HookConfig = Annotated[
     WebhookConfig | SlackConfig | AlertmanagerConfig | KServeConfig | MlflowConfig | ModelRegistryConfig,
     Field(discriminator="kind"),

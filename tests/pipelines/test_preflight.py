@@ -81,6 +81,22 @@ def test_an_endpoint_that_only_we_know_is_named_for_the_pods_without_it(monkeypa
     assert texts(from_settings(config(by_secret))) == []
 
 
+def test_a_hooks_secret_must_reach_the_pod_that_delivers_it() -> None:
+    hooks = [
+        {"kind": "slack", "name": "chat", "url": {"env": "SLACK_URL"}},
+        {"kind": "webhook", "name": "siem", "url": "https://siem.example", "secret": {"file": "/etc/secrets/siem"}},
+        {"kind": "mlflow", "name": "models", "url": "http://mlflow", "model": "m", "token": {"env": "MLFLOW_TOKEN"}},
+    ]
+    found = [text for text in texts(from_settings(config(hooks=hooks))) if "hook" in text]
+    assert found == [
+        "missing: the pod of report has no SLACK_URL, which hook chat needs: name a secret with it",
+        "missing: the pod of report has no MLFLOW_TOKEN, which hook models needs: name a secret with it",
+    ]
+    secrets = {"hooks": {"slack": "SLACK_URL", "mlflow": "MLFLOW_TOKEN"}}
+    given = config({"steps": {"report": {"secrets": secrets}}}, hooks=hooks)
+    assert not [text for text in texts(from_settings(given)) if "hook" in text]
+
+
 def test_a_judges_key_must_reach_the_pods_that_ask_it() -> None:
     judge = {
         "gate": "guard",
