@@ -16,9 +16,9 @@ from sparring.data.text import normalise
 
 def test_it_is_as_large_as_a_true_improvement_needs() -> None:
     harmful = [*starter.harmful("train"), *starter.harmful("heldout")]
-    assert len(harmful) >= 1000 and len({row.category for row in harmful}) >= 15
-    assert len([*starter.benign("lookalike", "train"), *starter.benign("lookalike", "heldout")]) >= 1700
-    assert len([*starter.benign("plain", "train"), *starter.benign("plain", "heldout")]) >= 800
+    assert len(harmful) >= 400 and len({row.category for row in harmful}) >= 15
+    assert len([*starter.benign("lookalike", "train"), *starter.benign("lookalike", "heldout")]) >= 400
+    assert len([*starter.benign("plain", "train"), *starter.benign("plain", "heldout")]) >= 200
     sizes = {"vanilla": len(starter.harmful("heldout")), "jailbreaks": len(starter.jailbreaks())}
     assert min(sizes.values()) >= 120, sizes
     assert len(starter.benign("adversarial", "heldout")) >= 60
@@ -39,7 +39,7 @@ def test_the_opening_word_does_not_tell_the_label() -> None:
     """Else a small model learns to refuse every "Write …" or "I want …"."""
     seeds = {label: [seed.text for seed in starter.seeds() if seed.label == label] for label in ("harmful", "benign")}
     harmful, benign = (Counter(map(opening_word, texts)) for texts in seeds.values())
-    common = dict(harmful.most_common(30))
+    common = dict(harmful.most_common(15))
     assert {"write", "tell", "help", "i", "give"} <= set(common)
     assert {word: (count, benign[word]) for word, count in common.items() if benign[word] < count} == {}
 
