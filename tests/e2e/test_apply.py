@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.e2e.conftest import Kubectl
 from tests.e2e.install import alone, custom_kinds, namespaces, overlay
-from tests.manifests.objects import MANIFESTS, OVERLAYS, named, pods, rendered
+from tests.manifests.objects import MANIFESTS, OVERLAYS, pods, rendered
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -93,9 +94,10 @@ def test_a_misspelt_field_is_refused(kubectl: Kubectl, kinds: None, tmp_path: Pa
 def test_the_training_runtime_is_what_kubeflow_trainer_takes() -> None:
     from kubeflow_trainer_api.models import TrainerV1alpha1TrainingRuntime
 
-    for runtime in named(rendered(MANIFESTS / "overlays" / "gpu"), "TrainingRuntime").values():
-        read = TrainerV1alpha1TrainingRuntime.from_dict(runtime)
-        assert read is not None and without_defaults(read.to_dict()) == without_defaults(runtime)
+    text = (MANIFESTS / "components" / "trainer" / "runtime.yaml").read_text(encoding="utf-8")
+    runtime = yaml.safe_load(text)
+    read = TrainerV1alpha1TrainingRuntime.from_dict(runtime)
+    assert read is not None and without_defaults(read.to_dict()) == without_defaults(runtime)
 
 
 def without_defaults(value: Any) -> Any:
@@ -138,7 +140,7 @@ def everything(kubectl: Kubectl, kinds: None) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("account", "where", "allowed"),
     [
-        ("kubeflow:sparring-runner", "kubeflow", KUBEFLOW | TRAINER),
+        ("kubeflow:sparring-runner", "kubeflow", KUBEFLOW),
         ("kubeflow:sparring-runner", "sparring", SERVING),
         ("kubeflow:sparring-runner", "default", set[Rule]()),
         ("sparring:sparring-exporter", "sparring", set[Rule]()),
