@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -289,6 +292,25 @@ def test_the_warm_start_ends_where_it_is_told_to(policy: Policy, tmp_path: Path)
         policy.model, [rows] * 6, config, tmp_path, 0, lambda step, _: steps.append(step), stop=lambda: len(steps) == 2
     )
     assert steps == [1, 2]
+
+
+@pytest.mark.slow
+def test_a_stop_of_one_process_is_a_stop_of_all(tmp_path: Path) -> None:
+    """Two processes over gloo, started as `accelerate launch` starts them."""
+    script = tmp_path / "agree.py"
+    script.write_text(
+        "from accelerate import Accelerator\n"
+        "from sparring.train.session import _anyones\n"
+        "accelerator = Accelerator(cpu=True)\n"
+        "assert accelerator.num_processes == 2\n"
+        "assert _anyones(accelerator, accelerator.process_index == 1)\n"
+        "assert not _anyones(accelerator, False)\n"
+    )
+    root = str(Path(__file__).parents[2])
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)],
+        cwd=root, env={**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}, check=True, timeout=300,
+    )  # fmt: skip
 
 
 def test_training_in_bf16_is_near_training_in_fp32(policy: Policy, folder: Path, tmp_path: Path) -> None:
