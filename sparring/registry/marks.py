@@ -9,6 +9,7 @@ further, so that a field added by a later release protects what it names.
 | open rounds, and the last rounds | yes (a warm start only while its round is open) | yes |
 | earlier rounds that promoted: `sparring verify` and model cards read them | no: the log names them | yes |
 | `base.json` and whatever lies in no known folder | yes | yes |
+| the last record of what each service serves: it may still read an earlier champion | yes | no |
 | a named dataset's card | no | yes |
 """
 
@@ -28,6 +29,7 @@ _ROUND = re.compile(r"rounds/(\d{6,})/(.+)")
 _CROWNS = ("promotion", "override")
 _KNOWN = (
     *("rounds/", "datasets/", "checkpoints/", "prepare/", "ledger/", "champion/", "pool/", "gate/looks/", "checks/"),
+    *("hooks/", "serving/"),
 )
 """Folders whose objects name nothing by themselves, or are looked at one by one. `prepare/` only remembers."""
 
@@ -140,7 +142,8 @@ def _without_warm(store: Store, number: int, data: bytes) -> bytes:
 def _apart(store: Store) -> set[str]:
     """Digests in JSON outside the known folders: `base.json`, run files, and what later releases may add."""
     keys = [key for key in store.list() if key.endswith(".json") and not key.startswith(_KNOWN)]
-    return set().union(*(_digests(_get(store, key)) for key in keys))
+    served = {key.rpartition("/")[0]: key for key in store.list("serving/")}  # in order: the last of each service
+    return set().union(*(_digests(_get(store, key)) for key in (*keys, *served.values())))
 
 
 def _with_cards(store: Store, roots: set[str]) -> frozenset[str]:

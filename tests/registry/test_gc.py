@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sparring.errors import CorruptError, StoreError, UsageError
+from sparring.registry import serving
 from sparring.registry.champion import append, read_log, rollback
 from sparring.registry.checkpoints import has_checkpoint, load_checkpoint, save_checkpoint
 from sparring.registry.gc import plan, store_time, sweep
@@ -323,6 +324,27 @@ def test_what_cannot_be_read_stops_everything(any_store: Store, model: Callable[
     with pytest.raises(CorruptError, match="selfplay result of round 1"):
         sweep(any_store, Retention(keep_rounds=1, grace=0.0))
     assert len(any_store.list("checkpoints/")) == 3
+
+
+def test_what_is_served_stays_though_it_is_champion_no_more(tmp_path: Path) -> None:
+    """Turned back: the service reads the first champion; after the third it reads that one."""
+    store = LocalStore(tmp_path / "line")
+    first, second, third = (plant_model(store, tmp_path, float(number)) for number in (1, 2, 3))
+    only_one = Retention(keep_rounds=0, keep_champions=1, grace=0.0)
+    at: Any = {"service": "models.champion", "reason": ""}
+    for number, one in enumerate((first, second, third), 1):
+        append(
+            store, expected_head=number - 1, kind="promotion", actor="pipeline", round=None, candidate=one,
+            decision="PROMOTE", reason="",
+        )  # fmt: skip
+        uri = f"s3://m/checkpoints/{one}"
+        serving.append(store, state="switching", digest=one, uri=uri, record=number, before=None, **at)
+        back = one if number == 1 else second
+        state: Any = "serving" if number == 1 else "reverted"
+        serving.append(store, state=state, digest=None, uri=f"s3://m/checkpoints/{back}", record=number, **at)
+    assert {item.name for item in plan(store, only_one).items} == set()
+    serving.append(store, state="serving", digest=third, uri="s3://m/x", record=3, **at)
+    assert {item.name for item in plan(store, only_one).items} == {second}
 
 
 @pytest.mark.parametrize(
