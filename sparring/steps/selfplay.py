@@ -281,14 +281,47 @@ def _play(
     meter: Meter,
     progress: Progress,
 ) -> str:
-    from sparring.embedding import default_embedder
-    from sparring.judge import load_reward_judge
-    from sparring.policy.load import load_policy, save_policy, set_threads, trains_in_bf16
-    from sparring.train.rollout import GamePlayer
-    from sparring.train.session import Session, train
-    from sparring.train.supervised import distil
+    """Digest of the candidate that the games made of `start`."""
+    from sparring.policy.load import save_policy, set_threads
+    from sparring.train.session import train
+
+    def on_step(step: int, played: list[Game], curve: dict[str, float]) -> None:
+        games.keep(step, played)
+        curves.add({"phase": "selfplay", **curve})
+        curves.flush()
+        meter.step(int(curve["tokens"]))
+        progress.update("self-play", step, config.selfplay.steps, _note(curve), curve)
 
     set_threads(config.model.threads)
+    session, rows = _session(config, store, inputs, start, games.folder / "train", meter, progress)
+    model = train(session, rows, on_step)
+    folder = games.folder / "candidate"
+    save_policy(model, start, folder)
+    progress.update("store candidate", 0, 1)
+    digest = save_checkpoint(
+        store, folder, meta={"parent": inputs.prepared.start, "round": str(inputs.prepared.round), "phase": "selfplay"}
+    )
+    progress.update("store candidate", 1, 1, digest[:12])
+    return digest
+
+
+def _session(
+    config: SelfplayStepConfig,
+    store: Store,
+    inputs: SelfplayInputs,
+    start: Path,
+    work: Path,
+    meter: Meter,
+    progress: Progress,
+) -> tuple[Any, int]:
+    """The training of `start`: its games, its supervised set; and the rows of one step."""
+    from sparring.embedding import default_embedder
+    from sparring.judge import load_reward_judge
+    from sparring.policy.load import load_policy, trains_in_bf16
+    from sparring.train.rollout import GamePlayer
+    from sparring.train.session import Session
+    from sparring.train.supervised import distil
+
     policy, seeds = load_policy(start), _seeds(store, inputs.prepared)
     replays = _replays(store, inputs.prepared)
     plan = composition(config.game, config.selfplay, config.replay, len(replays))
@@ -311,34 +344,18 @@ def _play(
         seed=inputs.round_seed,
         round_number=inputs.prepared.round,
     )
-
-    def on_step(step: int, played: list[Game], curve: dict[str, float]) -> None:
-        games.keep(step, played)
-        curves.add({"phase": "selfplay", **curve})
-        curves.flush()
-        meter.step(int(curve["tokens"]))
-        progress.update("self-play", step, config.selfplay.steps, _note(curve), curve)
-
     session = Session(
         config.selfplay,
         start,
         policy.tokenizer,
         player,
         lessons,
-        games.folder / "train",
+        work,
         inputs.round_seed,
         trains_in_bf16(config.model.precision),
         lambda: bool(meter.over()),
     )
-    model = train(session, training_rows(plan, config.selfplay.group), on_step)
-    folder = games.folder / "candidate"
-    save_policy(model, start, folder)
-    progress.update("store candidate", 0, 1)
-    digest = save_checkpoint(
-        store, folder, meta={"parent": inputs.prepared.start, "round": str(inputs.prepared.round), "phase": "selfplay"}
-    )
-    progress.update("store candidate", 1, 1, digest[:12])
-    return digest
+    return session, training_rows(plan, config.selfplay.group)
 
 
 def training_rows(plan: Composition, group: int) -> int:
