@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,9 @@ from sparring.game.rewards import FORMS, Outcome, Rewards
 from sparring.game.schedule import Schedule, Slot
 from sparring.judge.protocol import Judge, JudgeCase, Verdict
 from sparring.policy.chat import ChatEncoder
-from sparring.policy.generate import Sampled, generate
+from sparring.policy.generate import Sampled
 from sparring.replay.identity import attack_id
-
-ATTACKER, DEFENDER = 0, 1
+from sparring.train.roles import ATTACKER, DEFENDER, Roles
 
 
 @dataclass(frozen=True)
@@ -65,29 +64,28 @@ class GamePlayer:
         self.game, self.schedule, self.chat, self.judge, self.embedder = game, schedule, chat, judge, embedder
         self.group, self.seed, self.round = group, seed, round_number
 
-    def play(self, model: Any, step: int) -> Played:
+    def play(self, roles: Roles, step: int) -> Played:
         """Plays all games of `step` and judges them."""
         slots = self.schedule.slots(step)
-        attackers, attacks = self._attack(model, [s for s in slots if s.kind == "generated"], step)
+        attackers, attacks = self._attack(roles, [s for s in slots if s.kind == "generated"], step)
         boards = self._boards(slots, attacks)
         prompts = self.chat.encode([b.attack for b in boards], self.game.max_prompt_tokens)
-        sampled = self._sample(model, prompts, self.game.answer_tokens, step * 2 + 1)
+        sampled = self._sample(roles, DEFENDER, prompts, self.game.answer_tokens, step * 2 + 1)
         answers = self.chat.decode(sampled.ids)
         return Played(self._judged(step, boards, answers), attackers, Side(prompts, sampled), self.group)
 
-    def _attack(self, model: Any, slots: list[Slot], step: int) -> tuple[Side, list[str]]:
+    def _attack(self, roles: Roles, slots: list[Slot], step: int) -> tuple[Side, list[str]]:
         asked = [attacker_prompt(s.seed.text, s.seed.label) for s in slots for _ in range(self.group)]
         if not asked:
             return Side([], Sampled([], [])), []
         prompts = self.chat.encode(asked, self.game.max_prompt_tokens)
-        sampled = self._sample(model, prompts, self.game.attack_tokens, step * 2)
+        sampled = self._sample(roles, ATTACKER, prompts, self.game.attack_tokens, step * 2)
         return Side(prompts, sampled), [clean_attack(text) for text in self.chat.decode(sampled.ids)]
 
-    def _sample(self, model: Any, prompts: list[list[int]], tokens: int, stream: int) -> Sampled:
-        return generate(
-            model,
+    def _sample(self, roles: Roles, role: int, prompts: list[list[int]], tokens: int, stream: int) -> Sampled:
+        return roles.sample(
+            role,
             prompts,
-            eos=self.chat.eos,
             max_new_tokens=tokens,
             temperature=self.game.temperature,
             seed=(self.seed * 1_000_003 + stream) % 2**63,
@@ -191,6 +189,3 @@ def rollout_rows(played: Played, *, train_attacker: bool) -> dict[str, list[Any]
             rows["valid"].append(int(valid))
             rows["slot"].append(len(rows["slot"]) // played.group)
     return rows
-
-
-OnGames = Callable[[int, list[Game]], None]

@@ -22,6 +22,7 @@ from sparring.config.run import SelfplayConfig
 from sparring.errors import TrainingError
 from sparring.game.records import Game
 from sparring.train.curves import step_curve
+from sparring.train.roles import SharedRoles
 from sparring.train.rollout import GamePlayer, Played, rollout_rows
 from sparring.train.supervised import Example, collate
 from sparring.train.trainer import Features, SelfPlayTrainer
@@ -147,7 +148,7 @@ def _groups(config: SelfplayConfig, rows: int) -> Dataset:
 
 def _roll(session: Session, watch: _Watch, prompts: list[str], trainer: Any) -> dict[str, list[Any]]:
     step = int(prompts[0].split(":")[0])
-    played = session.player.play(trainer.model, step)
+    played = session.player.play(SharedRoles(trainer.model, session.player.chat.eos), step)
     watch.played(step, played)
     return rollout_rows(played, train_attacker=session.config.train_attacker)
 

@@ -27,6 +27,7 @@ from sparring.game.schedule import Composition, Schedule
 from sparring.judge.protocol import JudgeCase, Verdict
 from sparring.policy.load import Policy, load_policy
 from sparring.train.advantages import reinforce_pp
+from sparring.train.roles import SharedRoles
 from sparring.train.rollout import GamePlayer, rollout_rows
 from sparring.train.session import Session, micro_batch, train
 from sparring.train.supervised import Example, Lessons, collate, warm_batches
@@ -170,11 +171,11 @@ def test_too_many_void_games_stop_the_training(policy: Policy, folder: Path, tmp
 
 
 def test_void_and_frozen_rows_carry_no_loss(policy: Policy) -> None:
-    played = player(policy).play(policy.model, 0)
+    played = player(policy).play(SharedRoles(policy.model, policy.chat.eos), 0)
     rows = rollout_rows(played, train_attacker=False)
     for role, valid, mask in zip(rows["role"], rows["valid"], rows["env_mask"], strict=True):
         assert bool(valid) == any(mask) and (role == 1 or not valid)
-    again = player(policy).play(policy.model, 0)
+    again = player(policy).play(SharedRoles(policy.model, policy.chat.eos), 0)
     assert [g.answer for g in again.games] == [g.answer for g in played.games]
 
 
