@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from sparring.config.run import WarmStartConfig
 from sparring.game.records import Seed
-from sparring.steps.selfplay import taught_seeds, untaught_seeds
+from sparring.steps.training import taught_seeds, untaught_seeds
 
 
 def seeds(harmful: int, benign: int) -> list[Seed]:

@@ -1,0 +1,126 @@
+"""The games of step `selfplay`: the session that plays them, and the candidate they make."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+from sparring.game.records import Game
+from sparring.game.schedule import Composition, Schedule, composition
+from sparring.progress import Progress
+from sparring.registry.checkpoints import save_checkpoint
+from sparring.steps.budget import Meter
+from sparring.steps.training import (
+    SelfplayInputs,
+    SelfplayStepConfig,
+    load_replays,
+    load_seeds,
+    needs_warm,
+    sample,
+    untaught_seeds,
+)
+from sparring.store.base import Store
+from sparring.train.curves import CurveFile
+from sparring.train.transcripts import Transcripts
+
+
+def play(
+    config: SelfplayStepConfig,
+    store: Store,
+    inputs: SelfplayInputs,
+    start: Path,
+    curves: CurveFile,
+    games: Transcripts,
+    meter: Meter,
+    progress: Progress,
+) -> str:
+    """Digest of the candidate that the games made of `start`."""
+    from sparring.policy.load import save_policy, set_threads
+    from sparring.train.session import train
+
+    def on_step(step: int, played: list[Game], curve: dict[str, float]) -> None:
+        games.keep(step, played)
+        curves.add({"phase": "selfplay", **curve})
+        curves.flush()
+        meter.step(int(curve["tokens"]))
+        progress.update("self-play", step, config.selfplay.steps, _note(curve), curve)
+
+    set_threads(config.model.threads)
+    session, rows = _session(config, store, inputs, start, games.folder / "train", meter, progress)
+    model = train(session, rows, on_step)
+    folder = games.folder / "candidate"
+    save_policy(model, start, folder)
+    progress.update("store candidate", 0, 1)
+    digest = save_checkpoint(
+        store, folder, meta={"parent": inputs.prepared.start, "round": str(inputs.prepared.round), "phase": "selfplay"}
+    )
+    progress.update("store candidate", 1, 1, digest[:12])
+    return digest
+
+
+def _session(
+    config: SelfplayStepConfig,
+    store: Store,
+    inputs: SelfplayInputs,
+    start: Path,
+    work: Path,
+    meter: Meter,
+    progress: Progress,
+) -> tuple[Any, int]:
+    """The training of `start`: its games, its supervised set; and the rows of one step."""
+    from sparring.embedding import default_embedder
+    from sparring.judge import load_reward_judge
+    from sparring.policy.load import load_policy, trains_in_bf16
+    from sparring.train.rollout import GamePlayer
+    from sparring.train.session import Session
+    from sparring.train.supervised import distil
+
+    policy, seeds = load_policy(start), load_seeds(store, inputs.prepared)
+    replays = load_replays(store, inputs.prepared)
+    plan = composition(config.game, config.selfplay, config.replay, len(replays))
+    judge, rng = load_reward_judge(config.judge, store), random.Random(inputs.round_seed)
+    benign = sample([s for s in seeds if s.label == "benign"], config.selfplay.sft_examples, rng)
+    lessons = []
+    if config.selfplay.sft_coef > 0:
+        progress.update("supervised set", 0, 1)
+        lessons = distil(policy.model, policy.chat, judge, benign, config.game, inputs.round_seed)
+        progress.update("supervised set", 1, 1, f"{len(lessons)} helpful")
+    fresh = untaught_seeds(seeds, config.warm_start, inputs.round_seed) if needs_warm(config, inputs) else seeds
+    schedule = Schedule(fresh, replays, plan, config.game.harmful_share, inputs.round_seed)
+    player = GamePlayer(
+        config.game,
+        schedule,
+        policy.chat,
+        judge,
+        default_embedder(),
+        group=config.selfplay.group,
+        seed=inputs.round_seed,
+        round_number=inputs.prepared.round,
+    )
+    session = Session(
+        config.selfplay,
+        start,
+        policy.tokenizer,
+        player,
+        lessons,
+        work,
+        inputs.round_seed,
+        trains_in_bf16(config.model.precision),
+        lambda: bool(meter.over()),
+    )
+    return session, training_rows(plan, config.selfplay.group)
+
+
+def training_rows(plan: Composition, group: int) -> int:
+    """Rows that one step trains on: an attacker and a defender row for each generated game, else a defender row."""
+    return (plan.vanilla + 2 * plan.generated + plan.replayed) * group
+
+
+def _note(curve: dict[str, float]) -> str:
+    parts = [
+        f"{name} {curve[key]:.0%}"
+        for name, key in (("refused harmful", "refused_harmful"), ("refused benign", "refused_benign"))
+        if key in curve
+    ]
+    return ", ".join(parts)
