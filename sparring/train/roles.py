@@ -16,9 +16,19 @@ class Roles(Protocol):
     """Samples completions for either role."""
 
     def sample(
-        self, role: int, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, temperature: float, seed: int
+        self,
+        role: int,
+        prompts: Sequence[Sequence[int]],
+        *,
+        games: Sequence[int],
+        max_new_tokens: int,
+        temperature: float,
+        seed: int,
     ) -> Sampled:
-        """One completion for each prompt (token ids), in order; log-probabilities are at temperature 1."""
+        """One completion for each prompt (token ids), in order; log-probabilities are at temperature 1.
+
+        `games` has the number within the step (`Game.game`) of the game that each prompt belongs to.
+        """
         ...
 
 
@@ -30,7 +40,14 @@ class SharedRoles:
     eos: frozenset[int]
 
     def sample(
-        self, role: int, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, temperature: float, seed: int
+        self,
+        role: int,
+        prompts: Sequence[Sequence[int]],
+        *,
+        games: Sequence[int],
+        max_new_tokens: int,
+        temperature: float,
+        seed: int,
     ) -> Sampled:
         """See `Roles`."""
         return generate(

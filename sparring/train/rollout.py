@@ -67,25 +67,31 @@ class GamePlayer:
     def play(self, roles: Roles, step: int) -> Played:
         """Plays all games of `step` and judges them."""
         slots = self.schedule.slots(step)
-        attackers, attacks = self._attack(roles, [s for s in slots if s.kind == "generated"], step)
+        attackers, attacks = self._attack(roles, slots, step)
         boards = self._boards(slots, attacks)
         prompts = self.chat.encode([b.attack for b in boards], self.game.max_prompt_tokens)
-        sampled = self._sample(roles, DEFENDER, prompts, self.game.answer_tokens, step * 2 + 1)
+        games = range(len(boards))
+        sampled = self._sample(roles, DEFENDER, prompts, games, self.game.answer_tokens, step * 2 + 1)
         answers = self.chat.decode(sampled.ids)
         return Played(self._judged(step, boards, answers), attackers, Side(prompts, sampled), self.group)
 
     def _attack(self, roles: Roles, slots: list[Slot], step: int) -> tuple[Side, list[str]]:
-        asked = [attacker_prompt(s.seed.text, s.seed.label) for s in slots for _ in range(self.group)]
+        games = [i for i in range(len(slots) * self.group) if slots[i // self.group].kind == "generated"]
+        seeds = [slots[i // self.group].seed for i in games]
+        asked = [attacker_prompt(seed.text, seed.label) for seed in seeds]
         if not asked:
             return Side([], Sampled([], [])), []
         prompts = self.chat.encode(asked, self.game.max_prompt_tokens)
-        sampled = self._sample(roles, ATTACKER, prompts, self.game.attack_tokens, step * 2)
+        sampled = self._sample(roles, ATTACKER, prompts, games, self.game.attack_tokens, step * 2)
         return Side(prompts, sampled), [clean_attack(text) for text in self.chat.decode(sampled.ids)]
 
-    def _sample(self, roles: Roles, role: int, prompts: list[list[int]], tokens: int, stream: int) -> Sampled:
+    def _sample(
+        self, roles: Roles, role: int, prompts: list[list[int]], games: Sequence[int], tokens: int, stream: int
+    ) -> Sampled:
         return roles.sample(
             role,
             prompts,
+            games=games,
             max_new_tokens=tokens,
             temperature=self.game.temperature,
             seed=(self.seed * 1_000_003 + stream) % 2**63,
