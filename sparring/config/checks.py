@@ -24,6 +24,7 @@ def cross_check(config: RunConfig) -> Problem | None:
 
 def _problems(config: RunConfig) -> Iterator[Problem]:
     yield from _multiples(config.selfplay)
+    yield from _learners(config)
     yield from _lengths(config)
     yield from _shares(config.replay)
     yield from _sources(config.data)
@@ -36,6 +37,23 @@ def _multiples(selfplay: SelfplayConfig) -> Iterator[Problem]:
         if value % selfplay.group:
             text = f"selfplay.{key} = {value} must be a multiple of selfplay.group = {selfplay.group}"
             yield Problem(("selfplay", key), text)
+
+
+def _learners(config: RunConfig) -> Iterator[Problem]:
+    """Ablations that leave nobody who learns, or a term that would train whom another key freezes."""
+    selfplay, share = config.selfplay, config.game.generated_share
+    if not selfplay.train_attacker and not selfplay.train_defender:
+        text = "selfplay.train_attacker and selfplay.train_defender are both false: nobody would learn"
+        yield Problem(("selfplay", "train_attacker"), text)
+    if not selfplay.train_defender and selfplay.train_attacker and share == 0:
+        text = "selfplay.train_defender = false needs game.generated_share > 0: without it nobody attacks"
+        yield Problem(("selfplay", "train_defender"), text)
+    if not selfplay.train_defender and selfplay.sft_coef > 0:
+        text = f"selfplay.train_defender = false needs selfplay.sft_coef = 0, not {selfplay.sft_coef:g}"
+        yield Problem(("selfplay", "sft_coef"), f"{text}: the supervised term teaches the defender")
+    if selfplay.games < (least := selfplay.group * selfplay.answers_per_attack):
+        text = f"selfplay.games = {selfplay.games} must be at least selfplay.group x answers_per_attack = {least}"
+        yield Problem(("selfplay", "games"), text)
 
 
 def _lengths(config: RunConfig) -> Iterator[Problem]:

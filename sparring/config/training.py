@@ -21,6 +21,23 @@ class WarmStartConfig(Section):
     helpful_examples: int = Field(560, ge=4, description="Benign seeds that the model's own answers are taken to.")
 
 
+class GuardConfig(Section):
+    """Limits past which a training is stopped; its round ends in hold, with the reason. Not given: only reported."""
+
+    max_kl: float | None = Field(2.0, gt=0, description="Mean KL to the start at sampling, nats a token.")
+    min_entropy: float | None = Field(0.02, ge=0, description="Mean entropy of the policy, nats a token.")
+    max_degenerate: Share | None = Field(0.8, description="Share of attacks and answers that loop or are no text.")
+    max_judge_disagreement: Share | None = Field(
+        0.5, description="Share of games that reward and gate judge label differently, where it is measured."
+    )
+    patience: int = Field(2, ge=1, description="Steps in a row past one of these limits that stop the training.")
+    flat_steps: int | None = Field(
+        20,
+        ge=1,
+        description="Steps in a row in which all rewards of a trained role are equal: it has stopped learning.",
+    )
+
+
 class SelfplayConfig(Section):
     """Self-play with shared weights on TRL's GRPOTrainer: both roles are trained in one step."""
 
@@ -30,11 +47,22 @@ class SelfplayConfig(Section):
     learning_rate: float = Field(5e-5, ge=0, description="AdamW learning rate; 0 trains nothing.")
     warmup: Share = Field(0.1, description="Share of the steps over which the learning rate rises.")
     kl: float = Field(
-        0.01, ge=0, description="Weight of the k1 KL penalty to the round's starting policy, in the reward."
+        0.01,
+        ge=0,
+        description="Weight of the KL penalty to the start: k1 in the reward, or k3 in the loss (`grpo`).",
+    )
+    estimator: Literal["reinforce_pp", "grpo"] = Field(
+        "reinforce_pp",
+        description="Advantages: `reinforce_pp` normalises within each role, KL in the reward; `grpo` within each "
+        "group, KL in the loss.",
     )
     baseline: Literal["group", "batch"] = Field(
         "group",
-        description="What a return is compared with before role normalisation: its group's mean, or the whole batch's.",
+        description="`reinforce_pp`: what a return is compared with before role normalisation: its group's mean, or "
+        "the whole batch's.",
+    )
+    answers_per_attack: int = Field(
+        1, ge=1, le=64, description="Answers to each written attack; the attacker is paid the mean of the judged ones."
     )
     clip: float = Field(0.2, gt=0, lt=1, description="PPO clip range.")
     micro_batch: int = Field(16, ge=2, description="Rows a forward and backward pass; a multiple of `group`.")
@@ -44,5 +72,7 @@ class SelfplayConfig(Section):
     sft_batch: int = Field(8, ge=1, description="Supervised rows a step.")
     sft_examples: int = Field(96, ge=4, description="Benign seeds whose own answers make the supervised set.")
     train_attacker: bool = Field(True, description="False freezes the attacker: its rows carry no loss.")
-    max_void_share: Share = Field(0.5, description="A step with a larger share of void games stops the run.")
+    train_defender: bool = Field(True, description="False freezes the defender: its rows carry no loss.")
+    max_void_share: Share = Field(0.5, description="A step with a larger share of void games stops the training.")
+    guards: GuardConfig = GuardConfig()
     save_steps: int = Field(7, ge=1, description="Steps between resumable training states.")

@@ -1,9 +1,9 @@
 """Which games a step plays: a pure function of the run's seed, the round and the step.
 
 A step has slots of `group` rows. Fresh slots are vanilla (one seed, `group` answers) or generated (one seed, `group`
-rewrites, one answer each); replay slots put an attack of the pool before the defender again. Seeds are walked in an
-order shuffled per epoch and label, so that no seed repeats before all of its label were played ([SR]: the split is
-drawn per epoch, not once for ever).
+rewrites, `answers_per_attack` answers each); replay slots put an attack of the pool before the defender again.
+Seeds are walked in an order shuffled per epoch and label, so that no seed repeats before all of its label were played
+([SR]: the split is drawn per epoch, not once for ever).
 """
 
 from __future__ import annotations
@@ -47,11 +47,15 @@ class Composition:
 
 
 def composition(game: GameConfig, selfplay: SelfplayConfig, replay: ReplayConfig, pooled: int) -> Composition:
-    """How a step's slots divide. Without pooled attacks the replay share goes to fresh games."""
-    slots = selfplay.games // selfplay.group
+    """How a step's slots divide. Without pooled attacks the replay share goes to fresh games.
+
+    A generated slot of k answers an attack takes the games of k others; `generated_share` is a share of the seeds.
+    """
+    slots, answers = selfplay.games // selfplay.group, selfplay.answers_per_attack
     replayed = 0 if replay.sampler == "none" else min(round(slots * replay.share), pooled)
-    generated = round((slots - replayed) * game.generated_share)
-    return Composition(slots - replayed - generated, generated, replayed)
+    fresh, share = slots - replayed, game.generated_share
+    generated = min(round(fresh * share / (1 + share * (answers - 1))), fresh // answers)
+    return Composition(fresh - generated * answers, generated, replayed)
 
 
 class Schedule:

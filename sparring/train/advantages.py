@@ -1,10 +1,13 @@
-"""REINFORCE++ with separate normalisation for each role ([SR], section 3): tensors in, tensors out.
+"""REINFORCE++ with separate normalisation for each role ([SR], section 3), and GRPO: tensors in, tensors out.
 
     return_t = clip(r, ±10) − β · Σ_{t' ≥ t} (log π_old − log π_ref)      (k1 KL to the round's starting policy)
     advantage_t = (return_t − mean_role) / max(std_role, 1e-3)
 
 Every game weighs the same in mean and deviation (sequence weighting): a refusal is short, a helpful answer long, and
 token weighting would let length decide. Void rows are out of the mean, the deviation and the loss.
+
+GRPO (arXiv 2402.03300) compares rewards within a group alone, (reward − mean_group) / (std_group + 1e-4), and has the
+KL in the loss.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from torch import Tensor
 
 REWARD_CLIP = 10.0
 STD_FLOOR = 1e-3
+GRPO_EPSILON = 1e-4
+"""What TRL adds to a group's deviation."""
 
 
 def kl_to_go(old: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
@@ -84,3 +89,20 @@ def reinforce_pp(
     lengths = mask.sum(1).clamp(min=1).float()
     typical = lengths[valid].mean() if bool(valid.any()) else lengths.mean()
     return advantages * (typical / lengths)[:, None]
+
+
+def grpo(reward: Tensor, mask: Tensor, group: Tensor, valid: Tensor) -> Tensor:
+    """Token advantages (B, T) from sequence rewards (B,), normalised within each group's valid rows as TRL does.
+
+    `group` (B,) holds group numbers; a group has one role (`sparring.train.rollout`). The deviation is the sample's
+    (n − 1); a row that is alone in its group has nothing to be compared with and gets 0.
+    """
+    reward = reward.clamp(-REWARD_CLIP, REWARD_CLIP)
+    advantages = torch.zeros_like(reward)
+    for number in torch.unique(group).tolist():
+        rows = (group == number) & valid
+        if int(rows.sum()) > 1:
+            centred = reward[rows] - reward[rows].mean()
+            std = (centred.square().sum() / (len(centred) - 1)).sqrt()
+            advantages[rows] = centred / (std + GRPO_EPSILON)
+    return advantages[:, None] * mask
