@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 from sparring.policy.generate import Sampled, generate
@@ -20,14 +21,14 @@ class Roles(Protocol):
         role: int,
         prompts: Sequence[Sequence[int]],
         *,
-        games: Sequence[int],
+        slots: Sequence[int],
         max_new_tokens: int,
         temperature: float,
         seed: int,
     ) -> Sampled:
         """One completion for each prompt (token ids), in order; log-probabilities are at temperature 1.
 
-        `games` has the number within the step (`Game.game`) of the game that each prompt belongs to.
+        `slots` has the number of each prompt's slot in the step's schedule: an opponent plays whole slots.
         """
         ...
 
@@ -44,7 +45,7 @@ class SharedRoles:
         role: int,
         prompts: Sequence[Sequence[int]],
         *,
-        games: Sequence[int],
+        slots: Sequence[int],
         max_new_tokens: int,
         temperature: float,
         seed: int,
@@ -53,3 +54,11 @@ class SharedRoles:
         return generate(
             self.model, prompts, eos=self.eos, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
         )
+
+
+@dataclass(frozen=True)
+class Begun:
+    """Adapters to go on from, as folders; None begins at the base."""
+
+    attacker: Path | None = None
+    defender: Path | None = None

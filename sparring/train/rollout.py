@@ -21,20 +21,24 @@ from sparring.train.roles import ATTACKER, DEFENDER, Roles
 
 @dataclass(frozen=True)
 class Side:
-    """One role's rows of a step: prompts and sampled completions, as token ids, in the same order."""
+    """One role's rows of a step: prompts and sampled completions, as token ids, in the same order.
+
+    `slots` has the number of each row's slot in the step's schedule.
+    """
 
     prompts: list[list[int]]
     sampled: Sampled
+    slots: list[int]
 
 
 @dataclass(frozen=True)
 class Played:
-    """A step's games with the token ids behind them. `attackers` has one row for each generated game."""
+    """A step's games with the token ids behind them. `attackers` has a row for each `answers` generated games."""
 
     games: list[Game]
     attackers: Side
     defenders: Side
-    group: int
+    answers: int = 1
 
 
 @dataclass(frozen=True)
@@ -58,11 +62,12 @@ class GamePlayer:
         embedder: Embedder,
         *,
         group: int,
+        answers: int = 1,
         seed: int,
         round_number: int,
     ) -> None:
         self.game, self.schedule, self.chat, self.judge, self.embedder = game, schedule, chat, judge, embedder
-        self.group, self.seed, self.round = group, seed, round_number
+        self.group, self.answers, self.seed, self.round = group, answers, seed, round_number
 
     def play(self, roles: Roles, step: int) -> Played:
         """Plays all games of `step` and judges them."""
@@ -70,28 +75,31 @@ class GamePlayer:
         attackers, attacks = self._attack(roles, slots, step)
         boards = self._boards(slots, attacks)
         prompts = self.chat.encode([b.attack for b in boards], self.game.max_prompt_tokens)
-        games = range(len(boards))
-        sampled = self._sample(roles, DEFENDER, prompts, games, self.game.answer_tokens, step * 2 + 1)
+        rows = [i for i, slot in enumerate(slots) for _ in range(self.group * self._answers(slot))]
+        sampled = self._sample(roles, DEFENDER, prompts, rows, self.game.answer_tokens, step * 2 + 1)
         answers = self.chat.decode(sampled.ids)
-        return Played(self._judged(step, boards, answers), attackers, Side(prompts, sampled), self.group)
+        return Played(self._judged(step, boards, answers), attackers, Side(prompts, sampled, rows), self.answers)
+
+    def _answers(self, slot: Slot) -> int:
+        """Answers to one prompt text of the slot: written attacks may get several, each row of others is one."""
+        return self.answers if slot.kind == "generated" else 1
 
     def _attack(self, roles: Roles, slots: list[Slot], step: int) -> tuple[Side, list[str]]:
-        games = [i for i in range(len(slots) * self.group) if slots[i // self.group].kind == "generated"]
-        seeds = [slots[i // self.group].seed for i in games]
-        asked = [attacker_prompt(seed.text, seed.label) for seed in seeds]
+        rows = [i for i, slot in enumerate(slots) if slot.kind == "generated" for _ in range(self.group)]
+        asked = [attacker_prompt(slots[i].seed.text, slots[i].seed.label) for i in rows]
         if not asked:
-            return Side([], Sampled([], [])), []
+            return Side([], Sampled([], []), []), []
         prompts = self.chat.encode(asked, self.game.max_prompt_tokens)
-        sampled = self._sample(roles, ATTACKER, prompts, games, self.game.attack_tokens, step * 2)
-        return Side(prompts, sampled), [clean_attack(text) for text in self.chat.decode(sampled.ids)]
+        sampled = self._sample(roles, ATTACKER, prompts, rows, self.game.attack_tokens, step * 2)
+        return Side(prompts, sampled, rows), [clean_attack(text) for text in self.chat.decode(sampled.ids)]
 
     def _sample(
-        self, roles: Roles, role: int, prompts: list[list[int]], games: Sequence[int], tokens: int, stream: int
+        self, roles: Roles, role: int, prompts: list[list[int]], slots: list[int], tokens: int, stream: int
     ) -> Sampled:
         return roles.sample(
             role,
             prompts,
-            games=games,
+            slots=slots,
             max_new_tokens=tokens,
             temperature=self.game.temperature,
             seed=(self.seed * 1_000_003 + stream) % 2**63,
@@ -104,7 +112,7 @@ class GamePlayer:
                 if slot.kind == "generated":
                     attack = next(written)
                     good = playable(attack)
-                    boards.append(Board(slot, attack if good else slot.seed.text, good))
+                    boards += [Board(slot, attack if good else slot.seed.text, good)] * self.answers
                 else:
                     text = slot.replayed.attack if slot.replayed else slot.seed.text
                     boards.append(Board(slot, text, True))
@@ -168,30 +176,3 @@ def _outcome(board: Board, verdict: Verdict, faithful: bool) -> Outcome:
         useful=not verdict.degenerate and verdict.on_topic is not False,
         faithful=faithful,
     )
-
-
-def rollout_rows(played: Played, *, train_attacker: bool) -> dict[str, list[Any]]:
-    """The rows that TRL trains on: attackers first, then defenders. Void rows carry an all-zero `env_mask`.
-
-    A completion has at least one token (TRL fails on empty ones): the sampler always returns one.
-    """
-    generated = [g for g in played.games if g.kind == "generated"]
-    rows: dict[str, list[Any]] = {
-        k: [] for k in ("prompt_ids", "completion_ids", "logprobs", "env_mask", "role", "score", "valid", "slot")
-    }
-    for role, side, games in (
-        (ATTACKER, played.attackers, generated),
-        (DEFENDER, played.defenders, played.games),
-    ):
-        for i, game in enumerate(games):
-            reward = game.attacker_reward if role == ATTACKER else game.defender_reward
-            valid = reward is not None and (role == DEFENDER or train_attacker)
-            rows["prompt_ids"].append(side.prompts[i])
-            rows["completion_ids"].append(side.sampled.ids[i])
-            rows["logprobs"].append(side.sampled.logprobs[i])
-            rows["env_mask"].append([int(valid)] * len(side.sampled.ids[i]))
-            rows["role"].append(role)
-            rows["score"].append(reward if reward is not None else 0.0)
-            rows["valid"].append(int(valid))
-            rows["slot"].append(len(rows["slot"]) // played.group)
-    return rows
