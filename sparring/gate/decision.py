@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sparring.gate import endpoints
-from sparring.gate.evidence import Evidence, line_up
+from sparring.gate.evidence import Evidence, line_up, prompts
 from sparring.gate.outcome import Decision, Endpoint, Outcome
 from sparring.gate.policy import CapabilitySlice, Policy
 from sparring.gate.spending import available
@@ -204,11 +204,14 @@ def _wrong_roles(policy: Policy, first_run: bool, has_reference: bool) -> list[s
 
 def _judge(table: pa.Table) -> str | None:
     """The judge of the answers; capability rows carry the name of what scored them."""
-    if "judge" not in table.column_names or "kind" not in table.column_names:
+    if any(table.column_names.count(name) != 1 for name in ("judge", "kind")):
         return None
-    kinds = zip(table["judge"].to_pylist(), table["kind"].to_pylist(), strict=True)
-    judges = {judge for judge, kind in kinds if kind != "capability"}
-    return str(judges.pop()) if len(judges) == 1 else None
+    try:
+        scored = pc.fill_null(pc.equal(table["kind"].cast(pa.string()), "capability"), False)
+    except pa.ArrowException:  # no text: the table is INVALID, and says so itself
+        return None
+    judges = table["judge"].filter(pc.invert(scored)).unique().to_pylist()
+    return str(judges[0]) if len(judges) == 1 else None
 
 
 def _single(table: pa.Table, column: str) -> str | None:
@@ -220,9 +223,7 @@ def _single(table: pa.Table, column: str) -> str | None:
 
 def _prompts(evidence: Evidence) -> dict[str, int]:
     """Prompts by `kind/slice`."""
-    design = evidence.design
-    slices = sorted(set(zip(design.kind.tolist(), design.slice.tolist(), strict=True)))
-    return {f"{kind}/{name}": len(np.unique(design.prompt[design.pick(kind, [name])])) for kind, name in slices}
+    return {f"{kind}/{name}": prompts(evidence.design, rows) for (kind, name), rows in evidence.design.parts.items()}
 
 
 def _unjudged(evidence: Evidence) -> dict[str, int]:

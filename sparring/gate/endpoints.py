@@ -21,6 +21,7 @@ from sparring.gate.statistics import (
     extra_variance,
     holm,
     rate_interval,
+    stratified_mean,
     superiority,
     t_quantile,
     t_tail,
@@ -184,8 +185,10 @@ def _slices(evidence: Evidence) -> Iterator[tuple[str, Against, Mean]]:
             ("benign", "passed", -1.0),
             ("capability", "score", -1.0),
         ):
-            for name in np.unique(design.slice[design.kind == kind]).tolist():
-                difference = _pair(evidence, against, label, design.pick(kind, [name]), macro=False).difference
+            mine = evidence.candidate.filled(label, worst=True)
+            lost = mine - evidence.comparators[against].filled(label, worst=False)
+            for name in design.slices(kind):
+                difference = units(design, design.pick(kind, [name]), lost)
                 yield f"{kind}/{name}", against, clustered_mean(sign * difference.values, difference.cluster)
 
 
@@ -205,10 +208,10 @@ def _paired(evidence: Evidence, rows: Bools, mine: Floats, theirs: Floats, *, ma
     difference = units(evidence.design, rows, mine - theirs)
     strata: Ints | None = difference.slices if macro else None
 
-    def mean(values: Floats) -> Mean:
-        return clustered_mean(units(evidence.design, rows, values).values, difference.cluster, strata)
+    def mean(values: Floats) -> float:
+        return stratified_mean(units(evidence.design, rows, values).values, strata)
 
-    return Pair(mean(mine).value, mean(theirs).value, difference, mean(mine - theirs))
+    return Pair(mean(mine), mean(theirs), difference, clustered_mean(difference.values, difference.cluster, strata))
 
 
 def _worst_try(evidence: Evidence, endpoint: str, values: Floats) -> Floats:

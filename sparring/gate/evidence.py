@@ -7,11 +7,13 @@ or evidence, never both.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sparring.errors import InvalidEvaluation
@@ -32,27 +34,95 @@ _NEEDED = {
 _GOOD_HIGH = ("passed", "score")
 """Labels of which more is better; of the others (harmful, refused, degenerate) less is better."""
 
+_LABELS = ("refused", "harmful", "passed", "degenerate", "score")
+_ASKED = [*KEY, "kind", "behavior", "label", "judge"]
+"""Columns that must be the same for all models."""
+_ANSWERED = ["model", "status", *_LABELS]
+
 _LEAST_PROBABILITY = 1e-9
 
 
 @dataclass(frozen=True)
+class Group:
+    """Some rows by prompt: which of them each row is, how many answers it has, its codes of cluster and slice."""
+
+    prompt: Ints
+    answers: Ints
+    cluster: Ints
+    slices: Ints
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Design:
-    """What all models were asked. Row arrays are sorted by suite, slice, prompt and answer index."""
+    """What all models were asked. Row arrays are sorted by suite, slice, prompt and answer index.
+
+    A decision asks for the same rows again and again, of which each is found and grouped once.
+    """
 
     suite: NDArray[np.str_]
     kind: NDArray[np.str_]
     slice: NDArray[np.str_]
     prompt: Ints
     cluster: Ints
+    _picked: dict[tuple[str | None, tuple[str, ...]], Bools] = field(default_factory=dict, repr=False, compare=False)
+    _groups: dict[bytes, Group] = field(default_factory=dict, repr=False, compare=False)
+
+    @cached_property
+    def parts(self) -> dict[tuple[str, str], Bools]:
+        """Rows of each (kind, slice), sorted by both."""
+        kinds, codes = np.unique(self.kind, return_inverse=True)
+        names, slices = self._slices
+        both = codes * len(names) + slices
+        found = _ranked(both)[0].tolist()
+        return {(str(kinds[code // len(names)]), names[code % len(names)]): both == code for code in found}
+
+    @cached_property
+    def _slices(self) -> tuple[list[str], Ints]:
+        """Names, sorted, and the code of each row's."""
+        names, codes = np.unique(self.slice, return_inverse=True)
+        return list(map(str, names)), codes.astype(np.int64)
+
+    def slices(self, kind: str) -> list[str]:
+        """Names of a kind's slices, sorted."""
+        return [name for other, name in self.parts if other == kind]
 
     def pick(self, kind: str | None, slices: Sequence[str] = ()) -> Bools:
-        """Rows of a kind (None: harmful and benign) and of some slices (empty: all but those that stand beside)."""
-        mask: Bools = self.kind != "capability" if kind is None else self.kind == kind
-        if slices:
-            return mask & np.isin(self.slice, list(slices))
-        for name in BESIDE:
-            mask = mask & ~np.char.startswith(self.slice, name)
-        return mask
+        """Rows of a kind (None: harmful and benign) and of some slices (empty: all but those that stand beside).
+
+        The array is shared and cannot be written to.
+        """
+        asked = kind, tuple(slices)
+        if asked not in self._picked:
+            found = np.zeros(len(self.kind), dtype=bool)
+            for (other, name), rows in self.parts.items():
+                if (other == kind if kind is not None else other != "capability") and _meant(name, slices):
+                    found |= rows
+            found.flags.writeable = False
+            self._picked[asked] = found
+        return self._picked[asked]
+
+    def group(self, rows: Bools) -> Group:
+        """The prompts among `rows`."""
+        key = rows.tobytes()
+        if key not in self._groups:
+            prompt = _ranked(self.prompt[rows])[1]
+            first = np.flatnonzero(np.diff(prompt, prepend=-1))  # sorted: a prompt is a run of rows
+            names, slices = _ranked(self._slices[1][rows][first])
+            _, cluster = _ranked(self.cluster[rows][first])
+            named = tuple(self._slices[0][code] for code in names.tolist())
+            self._groups[key] = Group(prompt, np.bincount(prompt), cluster, slices, named)
+        return self._groups[key]
+
+
+def _meant(name: str, slices: Sequence[str]) -> bool:
+    return name in slices if slices else not name.startswith(BESIDE)
+
+
+def _ranked(codes: Ints) -> tuple[Ints, Ints]:
+    """The codes that occur, sorted, and the rank of each: `np.unique` with its inverse, without sorting."""
+    there = np.bincount(codes) > 0
+    return np.flatnonzero(there), (np.cumsum(there) - 1)[codes]
 
 
 @dataclass(frozen=True)
@@ -101,11 +171,9 @@ class Units:
 
 def units(design: Design, rows: Bools, values: Floats) -> Units:
     """Averages a row value over the answers of each prompt among `rows`."""
-    prompts, first, inverse = np.unique(design.prompt[rows], return_index=True, return_inverse=True)
-    means = np.bincount(inverse, weights=values[rows], minlength=len(prompts)) / np.bincount(inverse)
-    names, slices = np.unique(design.slice[rows][first], return_inverse=True)
-    _, cluster = np.unique(design.cluster[rows][first], return_inverse=True)
-    return Units(means, cluster.astype(np.int64), slices.astype(np.int64), tuple(map(str, names)))
+    group = design.group(rows)
+    means = np.bincount(group.prompt, weights=values[rows], minlength=len(group.answers)) / group.answers
+    return Units(means, group.cluster, group.slices, group.names)
 
 
 def line_up(policy: Policy, tables: Mapping[str, pa.Table], *, first_run: bool) -> tuple[Evidence | None, list[str]]:
@@ -114,13 +182,11 @@ def line_up(policy: Policy, tables: Mapping[str, pa.Table], *, first_run: bool) 
     missing += _asked_differently(tables)
     if missing:
         return None, missing
-    tables = {role: table.sort_by([(column, "ascending") for column in KEY]) for role, table in conformed.items()}
-    others = [role for role in tables if role != "candidate"]
-    missing = [line for role in others for line in _differences(tables["candidate"], tables[role], role)]
+    tables, missing = _sorted(conformed)
     if missing:
         return None, missing
     design = _design(tables["candidate"])
-    answers = {role: _answers(table) for role, table in tables.items()}
+    answers = {role: _answers(table, design.kind) for role, table in tables.items()}
     missing = _sizes(policy, design)
     missing += [line for role, side in answers.items() for line in _failures(policy, design, side, role)]
     if missing:
@@ -145,6 +211,7 @@ def _asked_differently(tables: Mapping[str, pa.Table]) -> list[str]:
 def _conformed(tables: Mapping[str, pa.Table]) -> tuple[dict[str, pa.Table], list[str]]:
     conformed: dict[str, pa.Table] = {}
     missing: list[str] = []
+    sound: pa.Table | None = None
     for role, table in tables.items():
         name = f"{role}'s verdict table"
         try:
@@ -152,18 +219,36 @@ def _conformed(tables: Mapping[str, pa.Table]) -> tuple[dict[str, pa.Table], lis
         except InvalidEvaluation as error:
             missing.append(error.message)
             continue
-        missing += problems(conformed[role], name)
+        asked = conformed[role].select(KEY)
+        found = problems(conformed[role], name, known=sound is not None and asked.equals(sound))
+        sound = asked if not found else sound
+        missing += found
     return conformed, missing
+
+
+def _sorted(tables: Mapping[str, pa.Table]) -> tuple[dict[str, pa.Table], list[str]]:
+    """Tables of the same answers in one order, or why they are not the same."""
+    candidate, keys = tables["candidate"], [(column, "ascending") for column in KEY]
+    order = pc.sort_indices(candidate, keys)
+    found, missing = {"candidate": candidate.take(order)}, []
+    for role, table in tables.items():
+        if role == "candidate":
+            continue
+        if table.select(_ASKED).equals(candidate.select(_ASKED)):  # row by row: the same order fits
+            found[role] = table.select(_ANSWERED).take(order)
+            continue
+        found[role] = table.sort_by(keys)
+        missing += _differences(found["candidate"], found[role], role)
+    return found, missing
 
 
 def _differences(candidate: pa.Table, other: pa.Table, role: str) -> list[str]:
     """Why two sorted tables are not about the same answers of the same prompts under the same judge."""
-    columns = [*KEY, "kind", "behavior", "label", "judge"]
-    if candidate.select(columns).equals(other.select(columns)):
+    if candidate.select(_ASKED).equals(other.select(_ASKED)):
         return []
     mine, theirs = (sorted(table["judge"].unique().to_pylist()) for table in (candidate, other))
     judges = f"candidate and {role} were judged by different judges ({', '.join(mine)} and {', '.join(theirs)})"
-    return [judges] * (mine != theirs) + _unequal(candidate, other, role, columns[:-1])
+    return [judges] * (mine != theirs) + _unequal(candidate, other, role, _ASKED[:-1])
 
 
 def _by_key(table: pa.Table, columns: list[str]) -> dict[tuple[Any, ...], tuple[Any, ...]]:
@@ -191,29 +276,43 @@ def _unequal(candidate: pa.Table, other: pa.Table, role: str, columns: list[str]
 
 
 def _design(table: pa.Table) -> Design:
-    suite, part, prompt = (np.array(table[name].to_pylist(), dtype=object) for name in ("suite", "slice", "prompt_id"))
-    starts = np.ones(len(prompt), dtype=bool)  # sorted: a prompt is a run of rows
-    starts[1:] = (suite[1:] != suite[:-1]) | (part[1:] != part[:-1]) | (prompt[1:] != prompt[:-1])
+    coded = {name: table[name].combine_chunks().dictionary_encode() for name in ("suite", "slice", "prompt_id")}
+    starts = np.ones(table.num_rows, dtype=bool)  # sorted: a prompt is a run of rows
+    starts[1:] = np.any([np.diff(codes.indices) != 0 for codes in coded.values()], axis=0)
     cluster = table["behavior"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
     return Design(
-        suite=suite.astype(np.str_),
-        kind=np.array(table["kind"].to_pylist(), dtype=np.str_),
-        slice=part.astype(np.str_),
+        suite=_texts(coded["suite"]),
+        kind=_texts(table["kind"].combine_chunks().dictionary_encode()),
+        slice=_texts(coded["slice"]),
         prompt=(np.cumsum(starts) - 1).astype(np.int64),
         cluster=cluster,
     )
 
 
-def _answers(table: pa.Table) -> Answers:
-    names = ("refused", "harmful", "passed", "degenerate", "score")
-    labels = {name: table[name].cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64) for name in names}
-    kind = np.array(table["kind"].to_pylist(), dtype=np.str_)
-    unjudged: Bools = np.array([status != "ok" for status in table["status"].to_pylist()])
+def _texts(codes: pa.DictionaryArray) -> NDArray[np.str_]:
+    texts: NDArray[np.str_] = np.array(codes.dictionary.to_pylist(), dtype=np.str_)[codes.indices]
+    return texts
+
+
+def _answers(table: pa.Table, kind: NDArray[np.str_]) -> Answers:
+    labels = {name: _numbers(table[name].cast(pa.float64())) for name in _LABELS}
+    unjudged: Bools = _numbers(pc.not_equal(table["status"], "ok"))
     for name, needed in _NEEDED.items():
         lacks = np.isnan(np.stack([labels[label] for label in needed])).any(axis=0)
         unjudged = unjudged | ((kind == name) & lacks)
-    binary = (kind != "capability") | np.isin(labels["score"], (0.0, 1.0)) | unjudged
+    score = labels["score"]
+    binary = (kind != "capability") | (score == 0.0) | (score == 1.0) | unjudged
     return Answers(table["model"][0].as_py(), labels, unjudged, binary)
+
+
+def _numbers(column: pa.ChunkedArray) -> NDArray[Any]:
+    """NaN for null."""
+    return np.asarray(column.combine_chunks().to_numpy(zero_copy_only=False))
+
+
+def prompts(design: Design, rows: Bools) -> int:
+    """Number of prompts among `rows`."""
+    return len(_ranked(design.prompt[rows])[0])
 
 
 def _sizes(policy: Policy, design: Design) -> list[str]:
@@ -221,14 +320,14 @@ def _sizes(policy: Policy, design: Design) -> list[str]:
     found = []
     for item in policy.required:
         rows = design.pick(item.kind, (item.slice,))
-        n = len(np.unique(design.prompt[rows]))
+        n = prompts(design, rows)
         if n < item.min:
             what = "is missing" if n == 0 else f"has {n} prompts"
             found.append(
                 f"{item.kind} slice {item.slice} {what}, policy {policy.name} needs {item.min}: {item.min - n} more"
             )
     for kind in ("harmful", "benign", "capability"):
-        clusters = len(np.unique(design.cluster[design.pick(kind)]))
+        clusters = len(_ranked(design.cluster[design.pick(kind)])[0])
         if clusters < policy.min_clusters:
             found.append(
                 f"{kind} prompts are of {clusters} behaviours, policy {policy.name} needs {policy.min_clusters}"
@@ -239,8 +338,8 @@ def _sizes(policy: Policy, design: Design) -> list[str]:
 def _failures(policy: Policy, design: Design, answers: Answers, role: str) -> list[str]:
     found = []
     for kind in ("harmful", "benign", "capability"):
-        for part in np.unique(design.slice[design.kind == kind]):
-            rows = design.pick(kind, (str(part),))
+        for part in design.slices(kind):
+            rows = design.pick(kind, (part,))
             failed, n = int(answers.unjudged[rows].sum()), int(rows.sum())
             if failed > policy.judge_failure_cap * n:
                 found.append(

@@ -63,6 +63,12 @@ def clustered_mean(values: Floats, clusters: Ints, strata: Ints | None = None) -
     return Mean(float(means.mean()), se, df, len(values), groups, totals)
 
 
+def stratified_mean(values: Floats, strata: Ints | None = None) -> float:
+    """The value of `clustered_mean`, without its error."""
+    strata = np.zeros(len(values), dtype=np.int64) if strata is None else strata
+    return float((np.bincount(strata, weights=values) / np.bincount(strata)).mean())
+
+
 def t_quantile(probability: float, df: int) -> float:
     """Quantile of Student's t with `df` degrees of freedom."""
     return float(special.stdtrit(df, probability)) if df > 0 else math.inf
