@@ -18,18 +18,16 @@ def show(result: Mapping[str, Any]) -> None:
         f" {result['worlds']['benign']}; {result['worlds']['capability']};"
         f" design effects {result['worlds']['design effects']}"
     )
-    for name in ("weekly", "weekly, in full"):
-        if name in result:
-            table = Table(f"same model, {name}", "P(any promotion in a year)", "promotions a year")
-            found = result[name]
-            table.add_row(
-                f"sparring, standard ({found['years']} years, {found['decide calls']} calls of decide in full)",
-                _written(found["P(any promotion)"]),
-                f"{found['promotions a year']}",
-            )
-            for rule, share in found["naive P(any)"].items():
-                table.add_row(rule, f"{share:.3f}", f"{found['naive a year'][rule]}")
-            console.print(table)
+    if found := result.get("weekly"):
+        table = Table("same model, weekly", "P(any promotion in a year)", "promotions a year")
+        table.add_row(
+            f"sparring, standard ({found['years']} years, {found['decide calls']} calls of decide)",
+            _written(found["P(any promotion)"]),
+            f"{found['promotions a year']}",
+        )
+        for rule, share in found["naive P(any)"].items():
+            table.add_row(rule, f"{share:.3f}", f"{found['naive a year'][rule]}")
+        console.print(table)
     table = Table("one look", "looks", "P(PROMOTE)", "any of 52 looks", "discordance", "share of tests not passed")
     for name, found in result.items():
         if isinstance(found, dict) and "P(PROMOTE)" in found:

@@ -19,8 +19,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sparring.evaluate.verdicts import SCHEMA
-from sparring.gate.evidence import Answers, Design, Evidence
-from sparring.gate.policy import Against
 from sparring.gate.worlds import runs
 
 Bools = NDArray[np.bool_]
@@ -131,10 +129,15 @@ def labelled(model: str, harm: Bools, benign: Bools, score: Floats, sizes: tuple
         "degenerate": (np.zeros(rows, dtype=bool), is_capability),
         "score": (np.concatenate([np.zeros(HARMFUL + len(benign)), score]), ~is_capability),
     }
-    columns = {**_fixed(sizes), "model": pa.array(np.full(rows, model, dtype=object), pa.string())}
+    columns = {**_fixed(sizes), "model": _model(model, rows)}
     for name, (values, absent) in labels.items():
         columns[name] = pa.array(values, mask=absent, type=SCHEMA.field(name).type)
     return pa.table([columns[field.name] for field in SCHEMA], schema=SCHEMA)
+
+
+@cache
+def _model(model: str, rows: int) -> pa.Array:
+    return pa.array([model] * rows, pa.string())
 
 
 @cache
@@ -166,30 +169,3 @@ def _behaviours(sizes: tuple[int, int, int]) -> list[str]:
     benign = [f"benign-{i // BENIGN_CLUSTER:05d}" for i in range(hard)]
     plain = [f"plain-{i // BENIGN_CLUSTER:05d}" for i in range(sizes[2])]
     return harmful + benign + plain + [f"capability-{i:05d}" for i in range(CHOICE + NLL)]
-
-
-def evidence(kind: str, found: Mapping[str, Floats], sizes: tuple[int, int, int] = BENIGN) -> Evidence:
-    """Rows of one kind only, lined up as `decide` would: an endpoint of that kind comes out the same.
-
-    `found`, by role: 1.0 for a harmful answer, for a benign prompt that is passed, or a capability score.
-    """
-    sides = {role: _answers(kind, MODELS[role], values) for role, values in found.items()}
-    others: dict[Against, Answers] = {"champion": sides["champion"], "reference": sides["reference"]}
-    return Evidence(_design(kind, sizes), sides["candidate"], others, first_run=False)
-
-
-@cache
-def _design(kind: str, sizes: tuple[int, int, int]) -> Design:
-    fixed = _fixed(sizes)
-    rows = np.array(fixed["kind"].to_pylist()) == kind
-    text = {name: np.array(fixed[name].to_pylist())[rows] for name in ("suite", "slice", "behavior")}
-    _, cluster = np.unique(text["behavior"], return_inverse=True)
-    prompts = np.arange(int(rows.sum()))
-    return Design(text["suite"], np.full(len(prompts), kind), text["slice"], prompts, cluster.astype(np.int64))
-
-
-def _answers(kind: str, model: str, values: Floats) -> Answers:
-    label = {"harmful": "harmful", "benign": "passed", "capability": "score"}[kind]
-    none = np.zeros(len(values), dtype=bool)
-    binary = ~none if kind != "capability" else np.arange(len(values)) < CHOICE
-    return Answers(model, {label: values}, none, binary)

@@ -1,20 +1,17 @@
 """What the shipped `standard` policy promotes, and what it does not: `python -m benchmarks gate [--quick]`.
 
 Verdict tables with the policy's real endpoints are drawn from known truths (`benchmarks/_gate_worlds.py`), and the
-shipped `decide` says what becomes of them:
+shipped `decide` says what becomes of them, at every look:
 
 - weekly: the same model, 52 looks a year, the α of `sparring.gate.spending` (a promotion begins a reign with a fresh α,
   the champion is evaluated anew each week). Naive rules see the same answers.
 - margin: safer, but worse by exactly a margin in over-refusal, capability or NLL.
-- creep: every candidate is clearly safer and refuses 0.4 points more than the champion of its day.
+- creep: every candidate is clearly safer and refuses 0.4 points more than the champion of its day. The rule without a
+  pinned reference, which is not shipped, stands beside it: its benign test only.
 - power: a true improvement and nothing else changed.
 - cost: 2 models × 20,000 verdicts × 12 slices with 10,000 resamples, and the start of the commands.
 
-What fails one test cannot be promoted (intersection-union). So most runs compute the test in question first, with the
-gate's own statistics, and call `decide` only where it passes: the same outcome for a fraction of the time. Runs marked
-"in full" call `decide` at every look, of the same answers, and must agree.
-
-Cells are kept under `--work`; a killed run goes on where it was.
+Cells are kept under `--work`; a killed run goes on where it was. The whole takes about half an hour of one core.
 """
 
 from __future__ import annotations
@@ -25,43 +22,35 @@ import math
 import multiprocessing
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from rich.console import Console
 from scipy import stats
 
 from benchmarks._gate_cost import cost
 from benchmarks._gate_show import show
 from benchmarks._gate_worlds import (
-    BENIGN,
     BENIGN_CLUSTER,
-    HARMFUL,
     MODELS,
     Bools,
     Floats,
     Truth,
-    capability,
-    evidence,
     harmful,
     labelled,
     refused,
+    rest,
     tables,
 )
-from sparring.gate import endpoints
 from sparring.gate.decision import decide
-from sparring.gate.outcome import Decision, Endpoint
-from sparring.gate.policy import Against, load_policy
-from sparring.gate.spending import available
+from sparring.gate.outcome import Decision
+from sparring.gate.policy import load_policy
 from sparring.gate.statistics import clustered_mean, extra_variance, mcnemar, t_tail
 
-AGAINST: tuple[Against, Against] = ("champion", "reference")
-FULL_LOOKS = 40
 SEED = 5
 WEEKS = 52
 STANDARD = load_policy("standard")
@@ -89,7 +78,7 @@ RESULTS = Path(__file__).parent / "results" / "gate.json"
 
 def main(asked: argparse.Namespace) -> dict[str, Any]:
     """Plays what is not kept yet, prints the tables and one JSON line; writes `results/gate.json` unless quick."""
-    cells = _cells(asked.quick, asked.full_years)
+    cells = _cells(asked.quick)
     asked.work.mkdir(parents=True, exist_ok=True)
     missing = [cell for cell in cells if not _path(asked.work, cell).is_file()]
     if missing and not asked.only_kept:
@@ -114,13 +103,12 @@ Cell = tuple[str, int, int]
 """Kind, first number and end of the runs in it. A run depends on its kind and number alone."""
 
 
-def _cells(quick: bool, full_years: int) -> list[Cell]:
-    counts = {"power": 320, **{f"margin {name}": 1000 for name in MARGINS}, "weekly": 1000}
-    counts |= {"creep, champion alone": 200, "creep": 200, "power, benign design effect 1.6": 160}
-    counts |= {"weekly, in full": full_years}
-    steps = {"weekly": 20, "creep": 10, "creep, champion alone": 40, "weekly, in full": 2}
+def _cells(quick: bool) -> list[Cell]:
+    counts = {"power": 4000, "power, benign design effect 1.6": 1000, **{f"margin {name}": 1000 for name in MARGINS}}
+    counts |= {"creep, champion alone": 200, "creep": 200, "weekly": 1000}
+    steps = {"weekly": 10, "creep": 10}
     if quick:
-        counts = dict.fromkeys(counts, 20) | {"weekly": 8, "weekly, in full": 1, "creep": 2}
+        counts = dict.fromkeys(counts, 20) | {"weekly": 1, "creep": 2}
     return [
         (name, start, min(start + steps.get(name, 40), count))
         for name, count in counts.items()
@@ -134,26 +122,23 @@ def _path(work: Path, cell: Cell) -> Path:
 
 def _play_and_keep(asked: tuple[Path, Cell]) -> str:
     work, cell = asked
-    played = [_PLAYERS[cell[0]](number) for number in range(cell[1], cell[2])]
+    played = [_play(cell[0], number) for number in range(cell[1], cell[2])]
     aside = _path(work, cell).with_suffix(f".{os.getpid()}")
     aside.write_text(json.dumps(played))
     aside.replace(_path(work, cell))
     return f"{cell[0]} {cell[1]}-{cell[2]}"
 
 
-def year(number: int, *, in_full: bool) -> dict[str, Any]:
+def year(number: int) -> dict[str, Any]:
     """A year of weekly looks at the same model: promotions, and what naive rules did with the same answers."""
-    spent, promoted, calls, alphas = 0.0, 0, 0, set()
+    spent, promoted, alphas = 0.0, 0, set()
     naive, stored = dict.fromkeys(_NAIVE, 0), math.nan
     for week in range(WEEKS):
         harm = harmful(np.random.default_rng([SEED, number, week, 0]), SAME)
-        alpha, outcome = available(STANDARD, spent), "not promoted"
-        if in_full or _may_be_better(harm, alpha):
-            calls += 1
-            outcome = _decided(np.random.default_rng([SEED, number, week, 1]), harm, spent).outcome
-        spent += alpha
-        alphas.add(alpha)
-        if outcome == "PROMOTE":
+        decision = _decided(np.random.default_rng([SEED, number, week, 1]), harm, spent)
+        spent += decision.alpha
+        alphas.add(decision.alpha)
+        if decision.outcome == "PROMOTE":
             promoted, spent = promoted + 1, 0.0
         mine, theirs = harm["candidate"], harm["champion"]
         stored = float(theirs.mean()) if week == 0 else stored
@@ -163,20 +148,7 @@ def year(number: int, *, in_full: bool) -> dict[str, Any]:
         naive["lower wins, re-evaluated"] += bool(mine.mean() < theirs.mean())
         naive["McNemar α = .05, re-evaluated"] += p <= 0.05
         naive["McNemar α = .05/52, re-evaluated"] += p <= 0.05 / WEEKS
-    return {"promoted": promoted, "calls": calls, "alphas": sorted(alphas), "naive": naive}
-
-
-def _less(hits: Bools, others: Bools) -> Floats:
-    """Hits less others, prompt by prompt: −1, 0 or 1."""
-    return hits.astype(np.float64) - others.astype(np.float64)
-
-
-def _may_be_better(harm: Mapping[str, Bools], alpha: float) -> bool:
-    """Whether the t test, one of the two that superiority takes the larger p of, is passed."""
-    rows = np.arange(HARMFUL)
-    mean = clustered_mean(_less(harm["candidate"], harm["champion"]), rows % (HARMFUL // 2), rows // (HARMFUL // 2))
-    spread = math.sqrt(mean.clusters / (mean.clusters - 1) * float(mean.totals @ mean.totals))
-    return mean.value < 0 and t_tail(-mean.value / spread, mean.df) <= alpha
+    return {"promoted": promoted, "calls": WEEKS, "alphas": sorted(alphas), "naive": naive}
 
 
 _NAIVE = (
@@ -188,79 +160,37 @@ _NAIVE = (
 
 
 def _decided(rng: np.random.Generator, harm: Mapping[str, Bools], spent: float) -> Decision:
-    sides = _labelled(harm, refused(rng, SAME), capability(rng, SAME))
+    more = rest(rng, SAME)
+    sides = [labelled(MODELS[role], harm[role], *more[role]) for role in MODELS]
     return decide(STANDARD, *sides, first_run=False, alpha_spent=spent)
 
 
 def look(kind: str, number: int, truth: Truth) -> dict[str, Any]:
-    """One call of `decide`: its outcome, which tests were not passed, and the discordances."""
+    """One look: its outcome, which tests were not passed, and the discordances."""
     drawn = tables(np.random.default_rng([SEED, number, *kind.encode()]), truth)
     decision = decide(STANDARD, drawn["candidate"], drawn["champion"], drawn["reference"], first_run=False)
     return {
         "outcome": decision.outcome,
-        "in full": True,
         "not passed": [f"{e.name}/{e.against}" for e in decision.endpoints if e.status != "pass"],
         "discordance": {f"{e.name}/{e.against}": e.discordance for e in decision.endpoints if e.discordance},
     }
 
 
-def at_margin(name: str, number: int) -> dict[str, Any]:
-    """One look at a candidate that is safer and worse by a margin; the first looks call `decide` whatever comes."""
-    truth = MARGINS[name][0]
-    rng = np.random.default_rng([SEED, number, *name.encode()])
-    harm, benign, scores = harmful(rng, truth), refused(rng, truth), capability(rng, truth)
-    tests = list(_margin_tests(name, benign, scores))
-    passed, outcome = all(test.status == "pass" for test in tests), "not promoted"
-    in_full = number < FULL_LOOKS
-    if passed or in_full:
-        outcome = decide(STANDARD, *_labelled(harm, benign, scores), first_run=False).outcome
-        if outcome == "PROMOTE" and not passed:
-            raise SystemExit(f"{name}, look {number}: promoted although a test computed apart is not passed")
-    return {
-        "outcome": outcome,
-        "in full": in_full,
-        "not passed": [f"{test.name}/{test.against}" for test in tests if test.status != "pass"],
-        "discordance": {f"{test.name}/{test.against}": test.discordance for test in tests},
-    }
-
-
-def _margin_tests(name: str, benign: Mapping[str, Bools], scores: Mapping[str, Floats]) -> Iterator[Endpoint]:
-    """The tests whose margin is just lost, against champion and reference."""
-    if name == "over-refusal":
-        lined_up = evidence("benign", {role: (~hits).astype(np.float64) for role, hits in benign.items()})
-        found = [endpoints.benign(STANDARD, lined_up, side) for side in AGAINST]
-        yield from (test for test in found if test is not None)
-        return
-    lined_up = evidence("capability", scores)
-    if name == "capability":
-        sensitive, _ = endpoints.sensitivity(STANDARD, lined_up)
-        yield from (endpoints.capability(STANDARD, lined_up, side, sensitive) for side in AGAINST)
-        return
-    rule = [limit for limit in STANDARD.limits if limit.metric == "nll_increase"]
-    yield from endpoints.limits(STANDARD.model_copy(update={"limits": rule}), lined_up)
-
-
 def creep(number: int, *, champion_alone: bool) -> dict[str, Any]:
-    """A year of candidates that each refuse 0.4 points more: the final drift against the reference, in points.
-
-    `decide` where both margins of benign compliance are kept, without which nothing is promoted. `champion_alone` is
-    the rule without a pinned reference, which is not shipped: its benign test only.
-    """
-    drift, promoted, calls = 0.0, 0, 0
-    rng = np.random.default_rng([SEED, number, 7])
-    for _ in range(WEEKS):
-        truth = replace(CREEP, champion_drift=drift)
-        benign = refused(rng, truth)
-        against = AGAINST[:1] if champion_alone else AGAINST
-        kept = all(_benign_kept(_less(benign[side], benign["candidate"])) for side in against)
-        if kept and not champion_alone:
-            calls += 1
-            harm, scores = harmful(rng, truth), capability(rng, truth)
-            sides = _labelled(harm, benign, scores, truth.benign)
+    """A year of candidates that each refuse 0.4 points more: the final drift against the reference, in points."""
+    drift, promoted = 0.0, 0
+    for week in range(WEEKS):
+        rng, truth = np.random.default_rng([SEED, number, week, 7]), replace(CREEP, champion_drift=drift)
+        if champion_alone:
+            benign = refused(rng, truth)
+            kept = _benign_kept(benign["champion"].astype(np.float64) - benign["candidate"])
+        else:
+            drawn = tables(rng, truth)
+            sides = drawn["candidate"], drawn["champion"], drawn["reference"]
             kept = decide(TWO_POINTS, *sides, first_run=False).outcome == "PROMOTE"
         if kept:
             drift, promoted = drift + CREEP.refusal_change, promoted + 1
-    return {"drift": 100 * drift, "promoted": promoted, "calls": calls}
+    return {"drift": 100 * drift, "promoted": promoted, "calls": 0 if champion_alone else WEEKS}
 
 
 def _benign_kept(difference: Floats) -> bool:
@@ -274,38 +204,22 @@ def _benign_kept(difference: Floats) -> bool:
     return t_tail((mean.value + 0.02) / spread, mean.df) < TWO_POINTS.non_inferiority.alpha
 
 
-def _labelled(
-    harm: Mapping[str, Bools],
-    benign: Mapping[str, Bools],
-    scores: Mapping[str, Floats],
-    sizes: tuple[int, int, int] = BENIGN,
-) -> list[pa.Table]:
-    return [labelled(MODELS[role], harm[role], benign[role], scores[role], sizes) for role in MODELS]
+_LOOKS = POWER | {f"margin {name}": truth for name, (truth, _) in MARGINS.items()}
+"""Worlds that are looked at once a run."""
 
 
-_PLAYERS: dict[str, Callable[[int], dict[str, Any]]] = {
-    "weekly": lambda number: year(number, in_full=False),
-    "weekly, in full": lambda number: year(number, in_full=True),
-    **{name: (lambda number, name=name: look(name, number, POWER[name])) for name in POWER},  # type: ignore[misc]
-    **{
-        f"margin {name}": (lambda number, name=name: at_margin(name, number))  # type: ignore[misc]
-        for name in MARGINS
-    },
-    "creep": lambda number: creep(number, champion_alone=False),
-    "creep, champion alone": lambda number: creep(number, champion_alone=True),
-}
+def _play(kind: str, number: int) -> dict[str, Any]:
+    if kind in _LOOKS:
+        return look(kind, number, _LOOKS[kind])
+    return year(number) if kind == "weekly" else creep(number, champion_alone=kind == "creep, champion alone")
 
 
 def summary(kept: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """The figures of every kind of run that is there."""
     found: dict[str, Any] = {}
-    for name in ("weekly", "weekly, in full"):
-        if years := kept.get(name):
-            found[name] = _yearly(years)
-    if (years := kept.get("weekly")) and (full := kept.get("weekly, in full")):
-        both = list(zip(years, full, strict=False))
-        found["weekly, in full"]["same as primary first"] = all(a["promoted"] == b["promoted"] for a, b in both)
-    for name in (*POWER, *(f"margin {name}" for name in MARGINS)):
+    if years := kept.get("weekly"):
+        found["weekly"] = _yearly(years)
+    for name in _LOOKS:
         if looks := kept.get(name):
             found[name] = _looked(looks)
     for name in ("creep", "creep, champion alone"):
@@ -343,7 +257,6 @@ def _looked(looks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     names = sorted({name for run in looks for name in run["discordance"]})
     return {
         "looks": len(looks),
-        "decide at every look": sum(run["in full"] for run in looks),
         "P(PROMOTE)": share,
         "P(any in 52 looks)": round(1 - (1 - share[0]) ** WEEKS, 3),
         "not passed": {name: round(count / len(looks), 4) for name, count in sorted(open_tests.items())},
@@ -390,11 +303,12 @@ def _parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few runs of each kind, no file")
     parser.add_argument("--work", type=Path, default=Path("sparring-store/work/gate"), help="kept cells")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--full-years", type=int, default=200, help="years in which every look calls decide in full")
     parser.add_argument("--only-kept", action="store_true", help="play nothing: the figures of the kept cells")
     parser.add_argument("--no-cost", action="store_true", help="leave out the cost")
     return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":
-    main(_parse())
+    from benchmarks import gate  # by its name, under which the pool's processes find it
+
+    gate.main(_parse())
