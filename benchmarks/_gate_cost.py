@@ -33,7 +33,7 @@ def cost() -> dict[str, Any]:
     """Seconds and MB of one decision with all its bootstraps, and of the commands' start. Least of three each."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _write(folder)
+        write_tables(folder)
         found = min((_child("large", folder) for _ in range(3)), key=lambda run: run["seconds"])
         small = [str(folder / f"small-{role}.parquet") for role in ("candidate", "champion")]
         gate = ["gate", *small, "--reference", str(folder / "small-reference.parquet")]
@@ -45,7 +45,7 @@ def cost() -> dict[str, Any]:
     return {"2 models x 20,000 verdicts x 12 slices, 10,000 resamples": found, "start, seconds": starts}
 
 
-def _write(folder: Path) -> None:
+def write_tables(folder: Path) -> None:
     rng = np.random.default_rng(8)
     for role in ("candidate", "champion"):
         (folder / f"{role}.parquet").write_bytes(encode_verdicts(_large(rng, role)))
