@@ -15,6 +15,7 @@ import pytest
 from benchmarks._gate_worlds import MODELS, Truth, tables
 from sparring.config.run import GateConfig
 from sparring.errors import CorruptError, ModelError, NotFoundError
+from sparring.evaluate.tables import decode_verdicts, encode_verdicts
 from sparring.gate.decision import decide
 from sparring.gate.outcome import Decision
 from sparring.gate.policy import load_policy
@@ -99,6 +100,10 @@ def _nulls(column: str) -> Callable[[pa.Table], pa.Table]:
     )
 
 
+def _asked(table: pa.Table, how: str) -> pa.Table:
+    return decode_verdicts(encode_verdicts(table, asked=how))
+
+
 def _text(column: str) -> Callable[[pa.Table], pa.Table]:
     values = pa.array(["1"] * PROMOTING["candidate"].num_rows)
     return lambda table: table.set_column(table.column_names.index(column), column, values)
@@ -151,6 +156,11 @@ CASES: dict[str, Case] = {
     ),
     "another judge": Case(
         _candidate(lambda t: with_column(t, "judge", "lenient@2")), "INVALID", "were judged by different judges"
+    ),
+    "another chat template": Case(
+        lambda found: {role: _asked(table, f"d/{role == 'candidate'}") for role, table in found.items()},
+        "INVALID",
+        "asked with another decoding or chat template",
     ),
     "another prompt": Case(
         _candidate(lambda t: with_value(t, "prompt_id", 3, "new")), "INVALID", "champion has no row for 1 answers"
