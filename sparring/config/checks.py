@@ -25,6 +25,7 @@ def cross_check(config: RunConfig) -> Problem | None:
 def _problems(config: RunConfig) -> Iterator[Problem]:
     yield from _multiples(config.selfplay)
     yield from _learners(config)
+    yield from _players(config)
     yield from _lengths(config)
     yield from _shares(config.replay)
     yield from _sources(config.data)
@@ -54,6 +55,20 @@ def _learners(config: RunConfig) -> Iterator[Problem]:
     if selfplay.games < (least := selfplay.group * selfplay.answers_per_attack):
         text = f"selfplay.games = {selfplay.games} must be at least selfplay.group x answers_per_attack = {least}"
         yield Problem(("selfplay", "games"), text)
+
+
+def _players(config: RunConfig) -> Iterator[Problem]:
+    """Opponents that nobody would meet, and an adapter where TRL takes the weights past it."""
+    selfplay, share = config.selfplay, config.game.generated_share
+    if selfplay.opponent == "start" and selfplay.train_attacker and selfplay.train_defender:
+        text = "selfplay.opponent = start plays a role that is not trained: set train_attacker or train_defender = false"
+        yield Problem(("selfplay", "opponent"), text)
+    if selfplay.opponent == "league" and share == 0:
+        text = "selfplay.opponent = league needs game.generated_share > 0: vanilla prompts have no attacker"
+        yield Problem(("selfplay", "opponent"), text)
+    if selfplay.adapters == "per_role" and (head := [t for t in selfplay.lora.targets if t.endswith("lm_head")]):
+        text = f"selfplay.lora.targets must not name {head[0]}: log-probabilities are computed from its plain weights"
+        yield Problem(("selfplay", "lora", "targets"), text)
 
 
 def _lengths(config: RunConfig) -> Iterator[Problem]:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from sparring.config.roles import PlayersConfig
 from sparring.config.section import Section, Share
 
 
@@ -38,8 +39,8 @@ class GuardConfig(Section):
     )
 
 
-class SelfplayConfig(Section):
-    """Self-play with shared weights on TRL's GRPOTrainer: both roles are trained in one step."""
+class SelfplayConfig(PlayersConfig):
+    """Self-play on TRL's GRPOTrainer: both roles are trained in one step."""
 
     steps: int = Field(12, ge=0, description="Optimizer steps of self-play.")
     games: int = Field(40, ge=4, description="Games a step; a multiple of `group`.")
