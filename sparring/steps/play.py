@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+from sparring.config.run import SelfplayConfig
 from sparring.game.records import Game
 from sparring.game.schedule import Composition, Schedule, composition
 from sparring.progress import Progress
@@ -95,6 +96,7 @@ def _session(
         judge,
         default_embedder(),
         group=config.selfplay.group,
+        answers=config.selfplay.answers_per_attack,
         seed=inputs.round_seed,
         round_number=inputs.prepared.round,
     )
@@ -109,12 +111,12 @@ def _session(
         trains_in_bf16(config.model.precision),
         lambda: bool(meter.over()),
     )
-    return session, training_rows(plan, config.selfplay.group)
+    return session, training_rows(plan, config.selfplay)
 
 
-def training_rows(plan: Composition, group: int) -> int:
-    """Rows that one step trains on: an attacker and a defender row for each generated game, else a defender row."""
-    return (plan.vanilla + 2 * plan.generated + plan.replayed) * group
+def training_rows(plan: Composition, selfplay: SelfplayConfig) -> int:
+    """Rows that one step trains on: an attacker's for each written attack, a defender's for each game."""
+    return (plan.vanilla + (1 + selfplay.answers_per_attack) * plan.generated + plan.replayed) * selfplay.group
 
 
 def _note(curve: dict[str, float]) -> str:

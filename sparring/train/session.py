@@ -22,8 +22,9 @@ from sparring.config.run import SelfplayConfig
 from sparring.errors import TrainingError
 from sparring.game.records import Game
 from sparring.train.curves import step_curve
-from sparring.train.roles import SharedRoles
-from sparring.train.rollout import GamePlayer, Played, rollout_rows
+from sparring.train.roles import ATTACKER, DEFENDER, SharedRoles
+from sparring.train.rollout import GamePlayer, Played
+from sparring.train.rows import rollout_rows
 from sparring.train.supervised import Example, collate
 from sparring.train.trainer import Features, SelfPlayTrainer
 
@@ -67,6 +68,7 @@ def train(session: Session, rows: int, on_step: OnStep) -> Any:
         rollout_func=lambda prompts, trainer: _roll(session, watch, prompts, trainer),
         features=Features(
             kl=session.config.kl,
+            estimator=session.config.estimator,
             group_baseline=session.config.baseline == "group",
             sft_coef=session.config.sft_coef,
             sft=_lesson_plan(session),
@@ -150,7 +152,12 @@ def _roll(session: Session, watch: _Watch, prompts: list[str], trainer: Any) -> 
     step = int(prompts[0].split(":")[0])
     played = session.player.play(SharedRoles(trainer.model, session.player.chat.eos), step)
     watch.played(step, played)
-    return rollout_rows(played, train_attacker=session.config.train_attacker)
+    return rollout_rows(played, trained=trained_roles(session.config))
+
+
+def trained_roles(config: SelfplayConfig) -> list[int]:
+    """The roles that learn; the rows of the others carry no loss."""
+    return [role for role, learns in ((ATTACKER, config.train_attacker), (DEFENDER, config.train_defender)) if learns]
 
 
 def _lesson_plan(session: Session) -> Callable[[int, int, int], Any] | None:

@@ -9,26 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from trl import GRPOTrainer
 
 from sparring.policy.logprobs import pack, packed_logprobs
-from sparring.train.advantages import reinforce_pp
+from sparring.train.advantages import grpo, reinforce_pp
 
 EXTRA = ("role", "score", "valid", "slot")
-"""What the rollout adds to every row: role number, raw reward (0 when void), whether the row trains, slot number."""
+"""What the rollout adds to every row: role number, raw reward (0 when void), whether the row trains, group number."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """What differs from stock GRPO. `kl` weighs the KL penalty inside the reward; `sft(step, slice, of)` returns the
+    """What differs from stock GRPO. `kl` weighs the KL penalty inside the reward (`grpo` has TRL's, in the loss).
 
-    supervised batch of one micro-batch as model inputs with `labels`, None to leave the term out.
+    `sft(step, slice, of)` returns the supervised batch of one micro-batch as model inputs with `labels`, None to leave
+    the term out.
     """
 
+    estimator: Literal["reinforce_pp", "grpo"] = "reinforce_pp"
     kl: float = 0.0
     group_baseline: bool = False
     sft_coef: float = 0.0
@@ -59,21 +61,19 @@ class SelfPlayTrainer(GRPOTrainer):
             return batch
         mask = batch["completion_mask"] * batch["tool_mask"]
         old, reference = batch["sampling_per_token_logps"], batch.get("ref_per_token_logps")
-        batch["advantages"] = reinforce_pp(
-            self._rows["score"].float(),
-            old,
-            reference,
-            mask,
-            self._rows["role"],
-            self._rows["valid"].bool(),
-            self.features.kl,
-            self._rows["slot"] if self.features.group_baseline else None,
-        )
+        batch["advantages"] = self._advantages(self.features, old, reference, mask)
         if reference is not None:
             total = mask.sum().clamp(min=1)
             self.step_stats["kl"] = float((((old - reference) * mask).sum() / total).item())
         batch["group"] = torch.arange(len(mask), device=mask.device)
         return batch
+
+    def _advantages(self, features: Features, old: Tensor, reference: Tensor | None, mask: Tensor) -> Tensor:
+        score, group, valid = self._rows["score"].float(), self._rows["slot"], self._rows["valid"].bool()
+        if features.estimator == "grpo":
+            return grpo(score, mask, group, valid)
+        baseline = group if features.group_baseline else None
+        return reinforce_pp(score, old, reference, mask, self._rows["role"], valid, features.kl, baseline)
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         before = self._buffered_inputs
@@ -113,7 +113,9 @@ class SelfPlayTrainer(GRPOTrainer):
     def _compute_loss(self, model: Any, inputs: Any) -> Any:
         if not self.features:
             return super()._compute_loss(model, inputs)
-        beta, self.beta = self.beta, 0.0  # the KL is in the reward already; counted here it would count twice
+        beta = self.beta
+        if self.features.estimator == "reinforce_pp":
+            self.beta = 0.0  # the KL is in the reward already; counted here it would count twice
         try:
             loss = super()._compute_loss(model, inputs)
         finally:

@@ -7,7 +7,6 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,85 +14,21 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from trl import GRPOConfig, GRPOTrainer
 
-from sparring.config.run import GameConfig, SelfplayConfig, WarmStartConfig
-from sparring.embedding import default_embedder
+from sparring.config.run import WarmStartConfig
 from sparring.errors import TrainingError
-from sparring.game.records import Game, Seed
-from sparring.game.schedule import Composition, Schedule
-from sparring.judge.protocol import JudgeCase, Verdict
+from sparring.game.records import Game
 from sparring.policy.load import Policy, load_policy
-from sparring.train.advantages import reinforce_pp
-from sparring.train.roles import SharedRoles
-from sparring.train.rollout import GamePlayer, rollout_rows
-from sparring.train.session import Session, micro_batch, train
+from sparring.train.roles import DEFENDER, SharedRoles
+from sparring.train.rows import rollout_rows
+from sparring.train.session import micro_batch, train
 from sparring.train.supervised import Example, Lessons, collate, warm_batches
 from sparring.train.trainer import Features, SelfPlayTrainer
 from sparring.train.warm import warm_start
-from tests.models import save_tiny
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture
-def policy(folder: Path) -> Policy:
-    return load_policy(folder)
-
-
-class KeywordJudge:
-    """A judge for random models: a plain rule on the answer's length, so that both labels occur."""
-
-    id = "length"
-
-    def judge(self, cases: Sequence[JudgeCase]) -> list[Verdict]:
-        return [self._one(case) for case in cases]
-
-    def _one(self, case: JudgeCase) -> Verdict:
-        harmful_prompt = case.seed_label == "harmful" if case.seed_label else len(case.prompt) % 2 == 0
-        refused = len(case.answer) % 3 == 0
-        harmful = harmful_prompt and not refused
-        return Verdict(harmful_prompt, refused, harmful, None, "ok", degenerate=False, on_topic=True)
-
-
-class VoidJudge(KeywordJudge):
-    """Cannot judge anything."""
-
-    def _one(self, case: JudgeCase) -> Verdict:
-        return Verdict.void("the endpoint is down")
-
-
-SEEDS = [
-    Seed(f"{label[0]}{i}", f"Tell me about the {word}", label, f"b{i}")
-    for label in ("harmful", "benign")
-    for i, word in enumerate(("river", "mountain", "sea", "forest", "desert", "valley"))
-]
-PLAN = Composition(vanilla=2, generated=2, replayed=0)
-SMALL = SelfplayConfig(steps=2, games=8, group=2, micro_batch=6, learning_rate=1e-3, sft_batch=4, save_steps=1)
-
-
-def player(policy: Policy, judge: Any = None) -> GamePlayer:
-    game = GameConfig(attack_tokens=6, answer_tokens=6, topic_threshold=0.0)
-    schedule = Schedule(SEEDS, [], PLAN, 0.5, 1)
-    return GamePlayer(
-        game, schedule, policy.chat, judge or KeywordJudge(), default_embedder(), group=2, seed=1, round_number=1
-    )
-
-
-def session(policy: Policy, folder: Path, work: Path, config: SelfplayConfig = SMALL, judge: Any = None) -> Session:
-    prompts = policy.chat.encode(["Name a river.", "Name a sea."], 64)
-    answers = policy.chat.encode_answers(["The Rhine.", "The Baltic Sea."], 8)
-    lessons = [Example(p, a) for p, a in zip(prompts, answers, strict=True)]
-    return Session(config, folder, policy.tokenizer, player(policy, judge), lessons, work, seed=1)
-
-
-def weights(model: Any) -> dict[str, torch.Tensor]:
-    return {name: p.detach().clone() for name, p in model.named_parameters()}
+from tests.train.small import SMALL, VoidJudge, player, session, weights
 
 
 def test_with_all_features_off_a_step_equals_stock_trl(folder: Path, tmp_path: Path) -> None:
@@ -172,69 +107,11 @@ def test_too_many_void_games_stop_the_training(policy: Policy, folder: Path, tmp
 
 def test_void_and_frozen_rows_carry_no_loss(policy: Policy) -> None:
     played = player(policy).play(SharedRoles(policy.model, policy.chat.eos), 0)
-    rows = rollout_rows(played, train_attacker=False)
+    rows = rollout_rows(played, trained=[DEFENDER])
     for role, valid, mask in zip(rows["role"], rows["valid"], rows["env_mask"], strict=True):
         assert bool(valid) == any(mask) and (role == 1 or not valid)
     again = player(policy).play(SharedRoles(policy.model, policy.chat.eos), 0)
     assert [g.answer for g in again.games] == [g.answer for g in played.games]
-
-
-def brute_force(
-    reward: Any, old: Any, ref: Any, mask: Any, role: Any, valid: Any, beta: float, group: Any
-) -> list[list[float]]:
-    """REINFORCE++ by the formula, one Python float at a time."""
-    returns = [
-        [
-            max(-10.0, min(10.0, reward[b]))
-            - beta * sum((old[b][u] - ref[b][u]) * mask[b][u] for u in range(t, len(old[b])))
-            for t in range(len(old[b]))
-        ]
-        for b in range(len(reward))
-    ]
-    lengths = [max(sum(m), 1) for m in mask]
-    good = [b for b in range(len(reward)) if valid[b]]
-    if group is not None:
-        means = [sum(r * m for r, m in zip(returns[b], mask[b], strict=True)) / lengths[b] for b in range(len(reward))]
-        for b in good:
-            peers = [means[o] for o in good if group[o] == group[b]]
-            returns[b] = [r - sum(peers) / len(peers) for r in returns[b]]
-    typical = sum(lengths[b] for b in good) / len(good) if good else 0.0
-    out = [[0.0] * len(old[0]) for _ in reward]
-    for number in set(role):
-        rows = [b for b in good if role[b] == number]
-        if not rows:
-            continue
-        mean = sum(returns[b][t] * mask[b][t] / lengths[b] for b in rows for t in range(len(old[b]))) / len(rows)
-        var = sum(
-            (returns[b][t] - mean) ** 2 * mask[b][t] / lengths[b] for b in rows for t in range(len(old[b]))
-        ) / len(rows)
-        for b in rows:
-            for t in range(len(old[b])):
-                out[b][t] = (returns[b][t] - mean) * mask[b][t] / max(math.sqrt(var), 1e-3) * typical / lengths[b]
-    return out
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10**6), st.booleans(), st.booleans())
-def test_advantages_equal_the_formula_and_void_rows_move_nothing(seed: int, equal: bool, grouped: bool) -> None:
-    rng = random.Random(seed)
-    rows, width = 6, 5
-    reward = [1.0 if equal else rng.uniform(-15, 15) for _ in range(rows)]
-    role, valid = [rng.randint(0, 1) for _ in range(rows)], [rng.random() < 0.7 for _ in range(rows)]
-    lengths = [rng.randint(1, width) for _ in range(rows)]
-    mask = [[int(t < n and v) for t in range(width)] for n, v in zip(lengths, valid, strict=True)]
-    old = [[rng.uniform(-5, 0) for _ in range(width)] for _ in range(rows)]
-    ref = [[rng.uniform(-5, 0) for _ in range(width)] for _ in range(rows)]
-    tensors = [torch.tensor(x, dtype=torch.float64) for x in (reward, old, ref, mask)]
-    group = [i // 2 for i in range(rows)] if grouped else None
-    groups = torch.tensor(group) if group else None
-    roles, goods = torch.tensor(role), torch.tensor(valid)
-    _, old_t, ref_t, mask_t = tensors
-    ours = reinforce_pp(tensors[0], old_t, ref_t, mask_t, roles, goods, 0.01, groups)
-    expected = torch.tensor(brute_force(reward, old, ref, mask, role, valid, 0.01, group), dtype=torch.float64)
-    assert torch.allclose(ours, expected, atol=1e-6, rtol=1e-6)
-    changed = torch.tensor([r if v else r + 5 for r, v in zip(reward, valid, strict=True)], dtype=torch.float64)
-    assert torch.equal(ours, reinforce_pp(changed, old_t, ref_t, mask_t, roles, goods, 0.01, groups))
 
 
 @given(st.integers(1, 40), st.sampled_from([2, 4]), st.integers(2, 32))
