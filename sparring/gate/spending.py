@@ -37,13 +37,19 @@ class Look(BaseModel):
     alpha: float = Field(ge=0.0, description="What this look uses.")
     nonce: str
     case: str | None = Field(None, description="Outside rounds: digest of the tables and the policy looked at.")
+    suites: str | None = Field(None, description="In rounds: digest of the suites looked at.")
+    earlier: int = Field(0, ge=0, description="Earlier rounds' looks at these suites, whoever was champion.")
 
 
-def reserve(store: Store, *, round: int, champion: str | None, policy: Policy) -> Look:
-    """Pays for this round's look, or returns the look that it has paid for. Raises CorruptError, StoreError."""
+def reserve(store: Store, *, round: int, champion: str | None, policy: Policy, suites: str | None = None) -> Look:
+    """Pays for this round's look, or returns the look that it has paid for. Raises CorruptError, StoreError.
+
+    α belongs to a champion; how often the suites (by digest) were used is counted beside it.
+    """
     key = f"{_FOLDER}{round:06d}.json"
     if not store.exists(key):
-        spent = sum(look.alpha for look in looks(store) if look.champion == champion and look.round != round)
+        others = [look for look in looks(store) if look.round != round]
+        spent = sum(look.alpha for look in others if look.champion == champion)
         look = Look(
             round=round,
             champion=champion,
@@ -52,6 +58,8 @@ def reserve(store: Store, *, round: int, champion: str | None, policy: Policy) -
             spent=spent,
             alpha=available(policy, spent),
             nonce=uuid.uuid4().hex,
+            suites=suites,
+            earlier=sum(look.suites == suites for look in others) if suites else 0,
         )
         store.put_if_absent(key, look.model_dump_json().encode())
     return _read(store, key)

@@ -184,7 +184,7 @@ def _decide(config: GateConfig, store: Store, inputs: GateInputs) -> GateRecord:
     record_change(store, inputs, policy, read_record, decision_key)
     look = None
     if inputs.pays:
-        look = reserve(store, round=inputs.round, champion=inputs.champion, policy=policy)
+        look = reserve(store, round=inputs.round, champion=inputs.champion, policy=policy, suites=inputs.suites)
     approved = inputs.first_run and config.approve_first_run and not config.require_approval
     case = _Case(policy, inputs, look, approved)
     tables, files, missing = _read_tables(store, inputs.judged.verdicts)
@@ -249,8 +249,11 @@ class _Case:
         )
 
     def _warnings(self) -> list[str]:
-        """What the judge step warned of."""
-        return list(self.inputs.judged.warnings)
+        """What the judge step warned of, and that the suites were used more often than the policy plans for."""
+        uses = self.look.earlier + 1 if self.look else 0
+        worn = f"look {uses} at the same suites, policy {self.policy.name} plans for {self.policy.looks}: rounds learn"
+        worn += " what these suites ask; freeze fresh ones"
+        return [*self.inputs.judged.warnings, *([worn] if uses > self.policy.looks else [])]
 
     def _repoliced(self) -> list[str]:
         if self.look is None or self.look.policy_digest == self.policy.digest:

@@ -148,6 +148,19 @@ def test_spent_alpha_holds_until_a_promotion(line: Line) -> None:
     assert reserve(line.store, round=200, champion="other", policy=policy).alpha == policy.alpha_per_look
 
 
+def test_uses_of_the_suites_are_counted_across_champions_and_said_when_they_are_many(line: Line) -> None:
+    line.promoted_once()
+    policy = load_policy("laptop")
+    for number in range(100, 100 + policy.looks):
+        reserve(line.store, round=number, champion=f"champion {number}", policy=policy, suites="suites")
+        reserve(line.store, round=number + 100, champion="x", policy=policy, suites="other suites")
+    result = run(APPROVED, line.store, line.second(), PROGRESS)
+    record = read_record(line.store, result.decision_key)
+    assert result.decision == "PROMOTE" and record.look is not None
+    assert record.look.suites == "suites" and record.look.earlier == 1 + policy.looks
+    assert any(f"look {policy.looks + 2} at the same suites" in said for said in record.decision.warnings)
+
+
 def test_another_policy_refills_nothing(line: Line) -> None:
     policy = load_policy("laptop")
     for number in range(1, 1 + policy.looks):
