@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sparring.config.run import SelfplayConfig
+from sparring.errors import ConfigError
 from sparring.game.records import Game
 from sparring.game.schedule import Composition, Schedule, composition
 from sparring.progress import Progress
@@ -80,6 +81,11 @@ def _session(
     policy, seeds = load_policy(start), load_seeds(store, inputs.prepared)
     replays = load_replays(store, inputs.prepared)
     plan = composition(config.game, config.selfplay, config.replay, len(replays))
+    if not config.selfplay.train_defender and not plan.generated:
+        raise ConfigError(
+            f"no game of a step is written by the attacker, the only one who learns: {plan}",
+            hint="raise game.generated_share or selfplay.games",
+        )
     judge, rng = load_reward_judge(config.judge, store), random.Random(inputs.round_seed)
     benign = sample([s for s in seeds if s.label == "benign"], config.selfplay.sft_examples, rng)
     lessons = []

@@ -50,11 +50,19 @@ PLAN = Composition(vanilla=2, generated=2, replayed=0)
 SMALL = SelfplayConfig(steps=2, games=8, group=2, micro_batch=6, learning_rate=1e-3, sft_batch=4, save_steps=1)
 
 
-def player(policy: Policy, judge: Any = None) -> GamePlayer:
+def player(policy: Policy, judge: Any = None, answers: int = 1) -> GamePlayer:
     game = GameConfig(attack_tokens=6, answer_tokens=6, topic_threshold=0.0)
     schedule = Schedule(SEEDS, [], PLAN, 0.5, 1)
     return GamePlayer(
-        game, schedule, policy.chat, judge or KeywordJudge(), default_embedder(), group=2, seed=1, round_number=1
+        game,
+        schedule,
+        policy.chat,
+        judge or KeywordJudge(),
+        default_embedder(),
+        group=2,
+        answers=answers,
+        seed=1,
+        round_number=1,
     )
 
 
@@ -62,7 +70,9 @@ def session(policy: Policy, folder: Path, work: Path, config: SelfplayConfig = S
     prompts = policy.chat.encode(["Name a river.", "Name a sea."], 64)
     answers = policy.chat.encode_answers(["The Rhine.", "The Baltic Sea."], 8)
     lessons = [Example(p, a) for p, a in zip(prompts, answers, strict=True)]
-    return Session(config, folder, policy.tokenizer, player(policy, judge), lessons, work, seed=1)
+    return Session(
+        config, folder, policy.tokenizer, player(policy, judge, config.answers_per_attack), lessons, work, seed=1
+    )
 
 
 def weights(model: Any) -> dict[str, torch.Tensor]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import random
+from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from trl import GRPOConfig, GRPOTrainer
 
-from sparring.train.advantages import reinforce_pp
+from sparring.train.advantages import grpo, reinforce_pp
 
 
 def brute_force(
@@ -69,3 +72,53 @@ def test_advantages_equal_the_formula_and_void_rows_move_nothing(seed: int, equa
     assert torch.allclose(ours, expected, atol=1e-6, rtol=1e-6)
     changed = torch.tensor([r if v else r + 5 for r, v in zip(reward, valid, strict=True)], dtype=torch.float64)
     assert torch.equal(ours, reinforce_pp(changed, old_t, ref_t, mask_t, roles, goods, 0.01, groups))
+
+
+def grpo_by_hand(reward: list[float], mask: list[list[int]], group: list[int], valid: list[bool]) -> list[list[float]]:
+    """GRPO by the formula: a row against the valid rows of its group, one Python float at a time."""
+    out = [[0.0] * len(row) for row in mask]
+    for b, own in enumerate(group):
+        peers = [max(-10.0, min(10.0, r)) for r, g, v in zip(reward, group, valid, strict=True) if g == own and v]
+        if valid[b] and len(peers) > 1:
+            mean = sum(peers) / len(peers)
+            std = math.sqrt(sum((p - mean) ** 2 for p in peers) / (len(peers) - 1))
+            out[b] = [m * (max(-10.0, min(10.0, reward[b])) - mean) / (std + 1e-4) for m in mask[b]]
+    return out
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.booleans())
+def test_grpo_equals_the_formula_and_void_rows_move_nothing(seed: int, equal: bool) -> None:
+    rng = random.Random(seed)
+    reward = [1.25 if equal else rng.uniform(-15, 15) for _ in range(9)]
+    valid, group = [rng.random() < 0.7 for _ in range(9)], [rng.randrange(4) for _ in range(9)]
+    mask = [[int(t < rng.randint(1, 5) and v) for t in range(5)] for v in valid]
+    tensors = torch.tensor(mask), torch.tensor(group), torch.tensor(valid)
+    ours = grpo(torch.tensor(reward, dtype=torch.float64), *tensors)
+    expected = torch.tensor(grpo_by_hand(reward, mask, group, valid), dtype=torch.float64)
+    torch.testing.assert_close(ours, expected, atol=1e-9, rtol=1e-9)
+    moved = torch.tensor([r if v else r + 5 for r, v in zip(reward, valid, strict=True)], dtype=torch.float64)
+    assert torch.equal(ours, grpo(moved, *tensors))
+
+
+REWARDS = [[1.0, -1.0, 2.0, 0.5], [-2.0, -2.0, 2.0, -2.0], [0.25, 0.25, 0.25, 0.25], [3.0, 1.0, -1.0, 0.0]]
+
+
+def test_grpo_equals_the_advantages_of_stock_trl(folder: Path, tmp_path: Path) -> None:
+    """Four groups of four: the advantages that stock TRL makes of the same rewards, as it logs them."""
+    trainer = GRPOTrainer(
+        model=str(folder),
+        reward_funcs=lambda prompts, **_: [r for group in REWARDS for r in group],
+        args=GRPOConfig(
+            output_dir=str(tmp_path), max_steps=1, per_device_train_batch_size=16, num_generations=4,
+            max_completion_length=4, beta=0.0, bf16=False, gradient_checkpointing=False, dataloader_pin_memory=False,
+            report_to="none", save_strategy="no", disable_tqdm=True, model_init_kwargs={"dtype": "float32"},
+        ),
+        train_dataset=Dataset.from_list([{"prompt": word} for word in ("a river", "a sea", "a lake", "a brook")]),
+    )  # fmt: skip
+    trainer.train()
+    stock = torch.tensor(list(trainer._logs["advantages"]))
+    rewards = torch.tensor(REWARDS).flatten()
+    ours = grpo(rewards, torch.ones(16, 1), torch.arange(16) // 4, torch.ones(16, dtype=torch.bool))
+    assert len(stock) == 16
+    torch.testing.assert_close(ours[:, 0], stock, atol=1e-6, rtol=1e-6)
