@@ -22,11 +22,13 @@ from sparring.config.run import SelfplayConfig
 from sparring.errors import TrainingError
 from sparring.game.records import Game
 from sparring.train.curves import step_curve
-from sparring.train.roles import ATTACKER, DEFENDER, SharedRoles
+from sparring.train.league import Opponents, rest_opponents
+from sparring.train.players import Players, trainer_of
+from sparring.train.roles import ATTACKER, DEFENDER, Begun
 from sparring.train.rollout import GamePlayer, Played
 from sparring.train.rows import rollout_rows
 from sparring.train.supervised import Example, collate
-from sparring.train.trainer import Features, SelfPlayTrainer
+from sparring.train.trainer import Features
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +39,8 @@ OnStep = Callable[[int, list[Game], dict[str, float]], None]
 class Session:
     """What a training needs. `start` is the folder of the starting policy: also the KL reference. `bf16`: autocast.
 
-    `stop` is asked after each step; True ends the training there.
+    `stop` is asked after each step; True ends the training there. With adapters `start` is their base, and `begun`
+    names those to go on from. `opponents` are a league's.
     """
 
     config: SelfplayConfig
@@ -49,23 +52,26 @@ class Session:
     seed: int
     bf16: bool = False
     stop: Callable[[], bool] = lambda: False
+    begun: Begun | None = None
+    opponents: Opponents | None = None
 
 
 def train(session: Session, rows: int, on_step: OnStep) -> Any:
-    """Runs all steps and returns the trained model. `rows` is the number of training rows of one step.
+    """Runs all steps and returns the trained model, with adapters PEFT's. `rows` is the training rows of one step.
 
     A training state left in `session.work` by a killed run is taken up. `on_step(step, games, curve)` is called after
     each optimizer step. Raises TrainingError when too many games are void or the loss is not finite.
     """
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func's warning: the version is pinned
     watch = _Watch(session.config, on_step, session.stop)
-    trainer = SelfPlayTrainer(
+    players = Players(session)
+    trainer = trainer_of(session)(
         model=str(session.start),
         reward_funcs=_recorded_score,
         args=_arguments(session, rows),
         train_dataset=_groups(session.config, rows),
         processing_class=session.tokenizer,
-        rollout_func=lambda prompts, trainer: _roll(session, watch, prompts, trainer),
+        rollout_func=lambda prompts, trainer: _roll(session, players, watch, prompts, trainer),
         features=Features(
             kl=session.config.kl,
             estimator=session.config.estimator,
@@ -148,11 +154,14 @@ def _groups(config: SelfplayConfig, rows: int) -> Dataset:
     return Dataset.from_list([{"prompt": f"{step}:{g}"} for step in range(config.steps) for g in range(per_step)])
 
 
-def _roll(session: Session, watch: _Watch, prompts: list[str], trainer: Any) -> dict[str, list[Any]]:
+def _roll(session: Session, players: Players, watch: _Watch, prompts: list[str], trainer: Any) -> dict[str, list[Any]]:
     step = int(prompts[0].split(":")[0])
-    played = session.player.play(SharedRoles(trainer.model, session.player.chat.eos), step)
+    roles, seats = players.of_step(trainer, step)
+    played = session.player.play(roles, step)
     watch.played(step, played)
-    return rollout_rows(played, trained=trained_roles(session.config))
+    rows = rollout_rows(played, trained=trained_roles(session.config))
+    rest_opponents(rows, {ATTACKER: played.attackers.slots, DEFENDER: played.defenders.slots}, seats)
+    return rows
 
 
 def trained_roles(config: SelfplayConfig) -> list[int]:
