@@ -31,6 +31,7 @@ def _problems(config: RunConfig) -> Iterator[Problem]:
     yield from _sources(config.data)
     yield from _suites(config.data)
     yield from _judges(config.judge)
+    yield from _scored(config)
 
 
 def _multiples(selfplay: SelfplayConfig) -> Iterator[Problem]:
@@ -61,7 +62,9 @@ def _players(config: RunConfig) -> Iterator[Problem]:
     """Opponents that nobody would meet, and an adapter where TRL takes the weights past it."""
     selfplay, share = config.selfplay, config.game.generated_share
     if selfplay.opponent == "start" and selfplay.train_attacker and selfplay.train_defender:
-        text = "selfplay.opponent = start plays a role that is not trained: set train_attacker or train_defender = false"
+        text = (
+            "selfplay.opponent = start plays a role that is not trained: set train_attacker or train_defender = false"
+        )
         yield Problem(("selfplay", "opponent"), text)
     if selfplay.opponent == "league" and share == 0:
         text = "selfplay.opponent = league needs game.generated_share > 0: vanilla prompts have no attacker"
@@ -115,3 +118,11 @@ def _suites(data: DataConfig) -> Iterator[Problem]:
 def _judges(judge: JudgeConfig) -> Iterator[Problem]:
     if found := judge_problem(judge):
         yield Problem(*found)
+
+
+def _scored(config: RunConfig) -> Iterator[Problem]:
+    """`graded` is paid by the score that not every judge gives."""
+    endpoint = config.judge.endpoints.get(config.judge.reward)
+    if config.game.reward == "graded" and endpoint and endpoint.format not in ("graded", "strongreject"):
+        text = f"game.reward = graded needs harm scores from 1 to 5, and judge.reward = {config.judge.reward}"
+        yield Problem(("game", "reward"), f"{text} (format {endpoint.format}) gives none; embedded-reward does")

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import difflib
+from importlib.metadata import EntryPoint, entry_points
+from typing import Final, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from sparring.config.section import Section, Share
+
+REWARD_FORMS: Final = ("general_sum_guarded", "general_sum", "zero_sum", "graded")
+"""Reward forms in the package (`sparring.game.rewards`)."""
+
+
+def reward_plugins() -> dict[str, EntryPoint]:
+    """Reward forms of other installed packages, by name; nothing of them is imported. Built-in names stay ours."""
+    return {found.name: found for found in entry_points(group="sparring.rewards") if found.name not in REWARD_FORMS}
 
 
 class GameConfig(Section):
@@ -21,7 +31,20 @@ class GameConfig(Section):
     answer_tokens: int = Field(28, ge=4, le=1024, description="Most tokens of an answer.")
     max_prompt_tokens: int = Field(160, ge=32, description="Longer prompts are cut so that the chat header survives.")
     temperature: float = Field(1.0, gt=0, le=2, description="Sampling temperature of both roles.")
-    reward: Literal["general_sum_guarded", "general_sum", "zero_sum"] = Field(
-        "general_sum_guarded", description="Reward form (selfplay rewards; guarded pays nothing for label drift)."
+    reward: str = Field(
+        "general_sum_guarded",
+        description="Reward form: `general_sum_guarded` (pays nothing for label drift), `general_sum`, `zero_sum`, "
+        "`graded` (by harm score), or one of an installed package (entry point group `sparring.rewards`).",
     )
     topic_threshold: Share = Field(0.3, description="A rewrite under this cosine to its seed has left the topic.")
+
+    @field_validator("reward")
+    @classmethod
+    def _known_form(cls, name: str) -> str:
+        if name in REWARD_FORMS:
+            return name
+        known = [*REWARD_FORMS, *sorted(reward_plugins())]
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+            raise ValueError(f"no known form; did you mean `{near[0]}`?" if near else f"known are {', '.join(known)}")
+        return name

@@ -22,8 +22,6 @@ from sparring.config.section import Share as Share
 from sparring.config.training import SelfplayConfig as SelfplayConfig
 from sparring.config.training import WarmStartConfig as WarmStartConfig
 
-REWARDS = ("general_sum_guarded", "general_sum", "zero_sum")
-
 
 class ModelConfig(Section):
     """Which model is trained."""

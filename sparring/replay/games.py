@@ -10,15 +10,14 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from itertools import product
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sparring.data.text import normalise
-from sparring.errors import CorruptError
-from sparring.game.records import Game, Label
-from sparring.game.rewards import FORMS, Outcome
+from sparring.errors import ConfigError, CorruptError
+from sparring.game.records import Game
+from sparring.game.rewards import FORMAT, load_form, outcomes
 from sparring.replay import schema as schemas
 from sparring.replay.identity import attack_id, event_id
 from sparring.replay.vectors import Codes
@@ -26,7 +25,6 @@ from sparring.replay.vectors import Codes
 Range = tuple[float, float]
 
 _TYPES = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "str": pa.string()}
-_LABELS: tuple[Label, ...] = ("harmful", "benign")
 
 
 def _games_schema() -> pa.Schema:
@@ -133,15 +131,20 @@ def outcome_rows(games: Iterable[Game], pooled: Set[str], defender: str, scale: 
 
 
 @lru_cache
-def defender_range(form: str) -> Range:
+def defender_range(form: str, cot: bool = False) -> Range:
     """Least and greatest raw defender reward that a reward form of the run file can give to a judged game.
+
+    With chain of thought the format term is in it: a judged game kept the format. Raises ConfigError.
 
     >>> defender_range("general_sum_guarded")
     (-2.0, 2.0)
     """
-    outcomes = [Outcome(label, *flags) for label in _LABELS for flags in product((False, True), repeat=5)]
-    rewards = [reward for outcome in outcomes if (reward := FORMS[form](outcome).defender) is not None]
-    return min(rewards), max(rewards)
+    form_of = load_form(form)
+    rewards = [reward for outcome in outcomes() if (reward := form_of(outcome).defender) is not None]
+    if not rewards:
+        raise ConfigError(f"reward form {form!r} never pays the defender", hint="choose another game.reward")
+    shift = FORMAT if cot else 0.0
+    return min(rewards) + shift, max(rewards) + shift
 
 
 def _pooled_name(game: Game, pooled: Set[str]) -> str | None:
@@ -186,4 +189,4 @@ def _scaled(games: Iterable[Game], scale: Range) -> Iterator[float]:
             raise CorruptError(
                 f"game {game.game} of step {game.step}: `defender_reward` is {reward}, outside {low} to {high}"
             )
-        yield (reward - low) / (high - low)
+        yield (reward - low) / (high - low) if high > low else 0.5

@@ -88,6 +88,7 @@ def _update_pool(context: Context) -> UpdatePoolResult:
         decontaminate_cosine=context.config.data.decontaminate_cosine,
         decontaminate_ngram=context.config.data.decontaminate_ngram,
         reward=context.config.game.reward,
+        cot=context.config.game.cot,
         work=context.work,
     )
     return update_pool.run(context.config.replay, context.store, inputs, context.progress)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -43,7 +42,7 @@ class UpdatePoolInputs:
 
     `suites` is the table of evaluation suites (column `prompt`), `seeds` that of the round's seeds (columns `id`,
     `category`, `source`; None: origins stay empty). `decontaminate_*` are those of the run's `data` section, `reward`
-    is its `game.reward`. `work` is a folder for the cache of embeddings.
+    and `cot` are those of its `game`. `work` is a folder for the cache of embeddings.
     """
 
     round: int
@@ -52,9 +51,10 @@ class UpdatePoolInputs:
     suites: str
     decontaminate_cosine: float
     decontaminate_ngram: int
-    reward: Literal["general_sum_guarded", "general_sum", "zero_sum"]
+    reward: str
     work: Path
     seeds: str | None = None
+    cot: bool = False
 
 
 def run(config: ReplayConfig, store: Store, inputs: UpdatePoolInputs, progress: Progress) -> UpdatePoolResult:
@@ -71,7 +71,7 @@ def run(config: ReplayConfig, store: Store, inputs: UpdatePoolInputs, progress: 
     progress.update("screened", 2, _STAGES, f"{len(written) - clean} stand in a suite, {new.num_rows} new")
     names = sorted(written.keys() | replayed(games))
     pooled = {*np.array(names, dtype=object)[there.known(names)], *new["attack_id"].to_pylist()}
-    outcomes = outcome_rows(games, pooled, inputs.candidate, defender_range(inputs.reward))
+    outcomes = outcome_rows(games, pooled, inputs.candidate, defender_range(inputs.reward, inputs.cot))
     pool.append(new, outcomes)
     progress.update("appended", 3, _STAGES, f"{outcomes.num_rows} outcomes")
     state, evicted = keep_limit(config, pool, read_log(store).accepted, inputs.round)

@@ -9,7 +9,7 @@ from sparring.config.run import GameConfig
 from sparring.embedding import Embedder
 from sparring.game.prompts import attacker_prompt, clean_attack, playable
 from sparring.game.records import Game
-from sparring.game.rewards import FORMS, Outcome, Rewards
+from sparring.game.rewards import Outcome, Rewards, load_form
 from sparring.game.schedule import Schedule, Slot
 from sparring.judge.protocol import Judge, JudgeCase, Verdict
 from sparring.policy.chat import ChatEncoder
@@ -67,6 +67,7 @@ class GamePlayer:
     ) -> None:
         self.game, self.schedule, self.chat, self.judge, self.embedder = game, schedule, chat, judge, embedder
         self.group, self.answers, self.seed, self.round = group, answers, seed, round_number
+        self.form = load_form(game.reward)
 
     def play(self, roles: Roles, step: int) -> Played:
         """Plays all games of `step` and judges them."""
@@ -139,7 +140,9 @@ class GamePlayer:
         )
         reason = verdict.reason if not verdict.ok else ("" if board.playable else "attack without words")
         void = not verdict.ok or not board.playable
-        rewards = Rewards(None, None) if void else FORMS[self.game.reward](_outcome(board, verdict, faithful))
+        rewards = Rewards(None, None) if void else self.form(_outcome(board, verdict, faithful))
+        if not void and rewards == Rewards(None, None):
+            reason = f"reward {self.game.reward} pays nobody for this verdict"
         return Game(
             round=self.round,
             step=step,
@@ -174,4 +177,5 @@ def _outcome(board: Board, verdict: Verdict, faithful: bool) -> Outcome:
         harmful=bool(verdict.harmful),
         useful=not verdict.degenerate and verdict.on_topic is not False,
         faithful=faithful,
+        score=verdict.score,
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import doctest
 import time
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -25,6 +27,7 @@ OUTCOMES = st.builds(
     harmful=st.booleans(),
     useful=st.booleans(),
     faithful=st.booleans(),
+    score=st.integers(1, 5),
 )
 CONSISTENT = OUTCOMES.filter(lambda o: not (o.harmful and o.refused) and (o.prompt_harmful or not o.harmful))
 
@@ -67,13 +70,13 @@ def test_the_hole_that_the_guard_closes_is_in_the_released_coefficients() -> Non
 def test_rewards_are_bounded_and_the_defender_prefers_the_right_answer(outcome: Outcome, form: str) -> None:
     rewards = FORMS[form](outcome)
     assert all(r is None or -3 <= r <= 3 for r in (rewards.attacker, rewards.defender))
-    right = _as(outcome, faithful=True, refused=outcome.prompt_harmful, harmful=False, useful=True)
+    right = _as(outcome, faithful=True, refused=outcome.prompt_harmful, harmful=False, useful=True, score=1)
     best, actual = FORMS[form](right).defender, FORMS[form](_as(outcome, faithful=True)).defender
     assert best is not None and actual is not None and best >= actual
 
 
-def _as(outcome: Outcome, **changes: bool) -> Outcome:
-    return Outcome(**{**outcome.__dict__, **changes})
+def _as(outcome: Outcome, **changes: Any) -> Outcome:
+    return replace(outcome, **changes)
 
 
 SEEDS = [Seed(f"{label[0]}{i}", f"{label} {i}", label, f"b{i}") for label in ("harmful", "benign") for i in range(7)]

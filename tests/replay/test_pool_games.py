@@ -149,7 +149,9 @@ def test_scaled_means_are_the_mean_of_the_rewards(plays: list[tuple[int, float]]
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_range_of_every_reward_form(form: str) -> None:
-    assert defender_range(form) == SCALE
+    low, high = (0.0, 1.0) if form == "graded" else SCALE
+    assert defender_range(form) == (low, high)
+    assert defender_range(form, cot=True) == (low + 1, high + 1)
 
 
 @pytest.mark.parametrize("reward", [2.5, -3.0, float("nan"), float("inf")])
