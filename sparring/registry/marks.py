@@ -11,6 +11,7 @@ further, so that a field added by a later release protects what it names.
 | `base.json` and whatever lies in no known folder | yes | yes |
 | the last record of what each service serves: it may still read an earlier champion | yes | no |
 | a named dataset's card | no | yes |
+| a kept champion's record of adapters: its base, and the attacker of the next round or of a league | yes | no |
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sparring.errors import CorruptError, NotFoundError, UsageError
+from sparring.registry.adapters import read_adapters
 from sparring.registry.champion import CHANGES, ChampionLog, Record, read_log
 from sparring.store.base import Store
 
 _DIGEST = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _ROUND = re.compile(r"rounds/(\d{6,})/(.+)")
+_ADAPTERS = "selfplay/adapters.json"
 _CROWNS = ("promotion", "override")
 _KNOWN = (
     *("rounds/", "datasets/", "checkpoints/", "prepare/", "ledger/", "champion/", "pool/", "gate/looks/", "checks/"),
@@ -72,6 +75,7 @@ def mark(store: Store, retention: Retention) -> Marked:
     apart = _apart(store)
     recently = set().union(*(named[number] for number in kept))
     checkpoints = _of_log(log, retention.keep_champions) | _waiting(store, log) | apart | recently
+    checkpoints |= _with_adapters(store, checkpoints, {number for number in promoted if _ADAPTERS in keys[number]})
     undecided = [number for number in keys if number not in ended and "prepare/result.json" not in keys[number]]
     datasets = None if undecided else _with_cards(store, _in_log(log) | apart | set().union(*named.values()))
     return Marked(frozenset(checkpoints), datasets, frozenset(kept | promoted))
@@ -137,6 +141,12 @@ def _without_warm(store: Store, number: int, data: bytes) -> bytes:
         return json.dumps({name: value for name, value in result.items() if name != "warm"}).encode()
     except (ValueError, AttributeError) as error:
         raise CorruptError(f"the selfplay result of round {number} in {store.url} is not a JSON object") from error
+
+
+def _with_adapters(store: Store, checkpoints: set[str], numbers: Iterable[int]) -> set[str]:
+    """What these rounds' records of adapters name beside a candidate that stays."""
+    records = [read_adapters(store, number) for number in numbers]
+    return set().union(*(record.digests for record in records if record.candidate in checkpoints))
 
 
 def _apart(store: Store) -> set[str]:

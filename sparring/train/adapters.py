@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -132,6 +132,14 @@ def load_adapter(model: Any, role: int, folder: Path) -> None:
     missing = [name for name in result.missing_keys if f".{NAMES[role]}." in name]
     if missing or result.unexpected_keys:
         raise _unfit(folder, f"{(missing or result.unexpected_keys)[0]} is in one of them only")
+
+
+def merged(model: Any, folder: Path) -> Any:
+    """A plain model with a saved adapter added to its weights. Raises ModelError when it does not fit."""
+    try:
+        return PeftModel.from_pretrained(model, folder).merge_and_unload().eval()
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise ModelError(f"the adapter in {folder} does not fit its base: {str(error).splitlines()[-1]}") from error
 
 
 def _unfit(folder: Path, why: str) -> ModelError:
