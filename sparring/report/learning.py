@@ -93,6 +93,7 @@ def panels(curves: Curves) -> list[Panel]:
         _single(curves, "Gradient norm", "before clipping", "grad_norm"),
         _single(curves, "Loss", "as optimised", "loss"),
         _single(curves, "Faithful rewrites", "share of rewrites", "faithful", percent=True),
+        Panel("Variety of the attacks", "of a step", _variety(curves), percent=True),
         _single(curves, "Broken answers", "share of games", "degenerate", percent=True),
     ]
     return [panel for panel in found if any(_present(line.values) for line in panel.lines)]
@@ -134,6 +135,14 @@ def _rewards(curves: Curves) -> list[Line]:
     return [
         Line("attacker", Ink.HARM, curves.values("attacker_reward", warm=False)),
         Line("defender", Ink.HELP, curves.values("defender_reward", warm=False)),
+    ]
+
+
+def _variety(curves: Curves) -> list[Line]:
+    return [
+        Line("in meaning", Ink.HARM, curves.values("inverse_sbert")),
+        Line("in wording", Ink.HELP, curves.values("inverse_self_bleu")),
+        Line("nearness to the seed", Ink.TEXT, curves.values("seed_similarity")),
     ]
 
 
