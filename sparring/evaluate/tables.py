@@ -7,7 +7,7 @@ wrong type, a missing value or a second row for one answer must be named here an
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -115,30 +115,37 @@ def check(table: pa.Table, name: str) -> None:
         raise InvalidEvaluation(found[0] + more)
 
 
-def problems(table: pa.Table, name: str, *, known: bool = False) -> list[str]:
+def problems(table: pa.Table, name: str, *, known: Sequence[str] = ()) -> list[str]:
     """Everything wrong with one table, each a line with the first row (from 0), the column and the value.
 
     Expects the types of SCHEMA. A row that was not judged (status void, or a null label) is no problem here: the
-    gate counts it. `known`: the caller has seen these very keys in a sound table, so that no answer stands there twice.
+    gate counts it. `known`: columns whose very values the caller has seen in a sound table; they are not looked at
+    again.
     """
     if table.num_rows == 0:
         return [f"{name}: the table has no rows"]
-    found = [*_nulls(table, name)]
+    found = [*_nulls(table, name, known)]
     if found:
         return found
-    for column in _FILLED:
+    for column in _unknown(_FILLED, known):
         found += _rows(name, table, column, pc.equal(table[column], ""), "must not be empty")
     for column, allowed in (("kind", KINDS), ("status", STATUSES), ("label", LABELS)):
-        outside = pc.invert(pc.is_in(table[column], value_set=pa.array(allowed)))
-        found += _rows(name, table, column, outside, f"must be one of {', '.join(map(repr, allowed))}")
-    for column in ("answer_index", "tokens"):
+        if column not in known:
+            outside = pc.invert(pc.is_in(table[column], value_set=pa.array(allowed)))
+            found += _rows(name, table, column, outside, f"must be one of {', '.join(map(repr, allowed))}")
+    for column in _unknown(("answer_index", "tokens"), known):
         found += _rows(name, table, column, pc.less(table[column], 0), "must not be negative")
-    found += _scores(table, name) + _labels(table, name) + _constant(table, name)
-    return found if known else found + _duplicates(table, name)
+    for needs, wrong in _WHOLE:
+        found += wrong(table, name) if _unknown(needs, known) else []
+    return found
 
 
-def _nulls(table: pa.Table, name: str) -> list[str]:
-    required = [field.name for field in SCHEMA if not field.nullable]
+def _unknown(columns: Sequence[str], known: Sequence[str]) -> list[str]:
+    return [column for column in columns if column not in known]
+
+
+def _nulls(table: pa.Table, name: str, known: Sequence[str]) -> list[str]:
+    required = _unknown([field.name for field in SCHEMA if not field.nullable], known)
     return [
         message
         for column in required
@@ -159,13 +166,16 @@ def _labels(table: pa.Table, name: str) -> list[str]:
     return _rows(name, table, "label", other, "does not agree with the row's kind")
 
 
-def _constant(table: pa.Table, name: str) -> list[str]:
-    """One model a table; one judge for all answers, and one scorer for all capability rows."""
-    found = _several(table["model"], "model", name)
+def _models(table: pa.Table, name: str) -> list[str]:
+    return _several(table["model"], "model", name)
+
+
+def _judges(table: pa.Table, name: str) -> list[str]:
+    """One judge for all answers, and one scorer for all capability rows."""
     scored = pc.equal(table["kind"], "capability")
-    for rows in (pc.invert(scored), scored):
-        found += _several(table["judge"].filter(rows), "judge", name)
-    return found
+    return [
+        line for rows in (pc.invert(scored), scored) for line in _several(table["judge"].filter(rows), "judge", name)
+    ]
 
 
 def _several(values_of: pa.ChunkedArray, column: str, name: str) -> list[str]:
@@ -183,6 +193,16 @@ def _duplicates(table: pa.Table, name: str) -> list[str]:
     first = twice.slice(0, 1).to_pylist()[0]
     place = ", ".join(f"{column} {first[column]!r}" for column in KEY)
     return [f"{name}: {first['count_all']} rows for one answer ({place}); {twice.num_rows} answers stand there twice"]
+
+
+_WHOLE: tuple[tuple[Sequence[str], Callable[[pa.Table, str], list[str]]], ...] = (
+    (("score",), _scores),
+    (("label", "kind"), _labels),
+    (("model",), _models),
+    (("judge", "kind"), _judges),
+    (KEY, _duplicates),
+)
+"""Checks of whole columns, by the columns that they look at."""
 
 
 def _rows(name: str, table: pa.Table, column: str, wrong: pa.ChunkedArray, rule: str) -> list[str]:

@@ -60,7 +60,6 @@ class Design:
     A decision asks for the same rows again and again, of which each is found and grouped once.
     """
 
-    suite: NDArray[np.str_]
     kind: NDArray[np.str_]
     slice: NDArray[np.str_]
     prompt: Ints
@@ -71,17 +70,15 @@ class Design:
     @cached_property
     def parts(self) -> dict[tuple[str, str], Bools]:
         """Rows of each (kind, slice), sorted by both."""
-        kinds, codes = np.unique(self.kind, return_inverse=True)
-        names, slices = self._slices
+        (kinds, codes), (names, slices) = _coded(self.kind), self._slices
         both = codes * len(names) + slices
         found = _ranked(both)[0].tolist()
-        return {(str(kinds[code // len(names)]), names[code % len(names)]): both == code for code in found}
+        return {(kinds[code // len(names)], names[code % len(names)]): both == code for code in found}
 
     @cached_property
     def _slices(self) -> tuple[list[str], Ints]:
         """Names, sorted, and the code of each row's."""
-        names, codes = np.unique(self.slice, return_inverse=True)
-        return list(map(str, names)), codes.astype(np.int64)
+        return _coded(self.slice)
 
     def slices(self, kind: str) -> list[str]:
         """Names of a kind's slices, sorted."""
@@ -113,6 +110,13 @@ class Design:
             named = tuple(self._slices[0][code] for code in names.tolist())
             self._groups[key] = Group(prompt, np.bincount(prompt), cluster, slices, named)
         return self._groups[key]
+
+
+def _coded(texts: NDArray[np.str_]) -> tuple[list[str], Ints]:
+    """The texts that occur, sorted, and the code of each; quick where equal ones stand together."""
+    starts = np.flatnonzero(np.append(True, texts[1:] != texts[:-1])[: len(texts)])
+    names, codes = np.unique(texts[starts], return_inverse=True)
+    return list(map(str, names)), np.repeat(codes, np.diff(starts, append=len(texts))).astype(np.int64)
 
 
 def _meant(name: str, slices: Sequence[str]) -> bool:
@@ -219,8 +223,8 @@ def _conformed(tables: Mapping[str, pa.Table]) -> tuple[dict[str, pa.Table], lis
         except InvalidEvaluation as error:
             missing.append(error.message)
             continue
-        asked = conformed[role].select(KEY)
-        found = problems(conformed[role], name, known=sound is not None and asked.equals(sound))
+        asked = conformed[role].select(_ASKED)
+        found = problems(conformed[role], name, known=_ASKED if sound is not None and asked.equals(sound) else ())
         sound = asked if not found else sound
         missing += found
     return conformed, missing
@@ -276,20 +280,20 @@ def _unequal(candidate: pa.Table, other: pa.Table, role: str, columns: list[str]
 
 
 def _design(table: pa.Table) -> Design:
-    coded = {name: table[name].combine_chunks().dictionary_encode() for name in ("suite", "slice", "prompt_id")}
     starts = np.ones(table.num_rows, dtype=bool)  # sorted: a prompt is a run of rows
-    starts[1:] = np.any([np.diff(codes.indices) != 0 for codes in coded.values()], axis=0)
+    changes = (pc.not_equal(table[name][1:], table[name][:-1]) for name in ("suite", "slice", "prompt_id"))
+    starts[1:] = np.any([_numbers(change) for change in changes], axis=0)
     cluster = table["behavior"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
     return Design(
-        suite=_texts(coded["suite"]),
-        kind=_texts(table["kind"].combine_chunks().dictionary_encode()),
-        slice=_texts(coded["slice"]),
+        kind=_texts(table["kind"]),
+        slice=_texts(table["slice"]),
         prompt=(np.cumsum(starts) - 1).astype(np.int64),
         cluster=cluster,
     )
 
 
-def _texts(codes: pa.DictionaryArray) -> NDArray[np.str_]:
+def _texts(column: pa.ChunkedArray) -> NDArray[np.str_]:
+    codes = column.combine_chunks().dictionary_encode()
     texts: NDArray[np.str_] = np.array(codes.dictionary.to_pylist(), dtype=np.str_)[codes.indices]
     return texts
 
