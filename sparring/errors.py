@@ -12,7 +12,8 @@ SparringError                 1   a fault: anything below that has no code of it
 │   └── CorruptError          1   an object is there but its bytes are not what was written
 ├── BusyError                 1   another run holds this model line
 ├── ClusterError              1   Kubernetes or Kubeflow failed, refused, or cannot be reached
-├── TrainingError             1   training cannot go on (all rows void, loss not finite)
+├── TrainingError             1   training cannot go on (nothing to learn from)
+│   └── TrainingStopped       1   a guard stopped the training; in a round its candidate is held, with the reason
 └── InvalidEvaluation        12   the evaluation cannot carry a decision: what is missing, exactly
 """
 
@@ -81,6 +82,14 @@ class ClusterError(SparringError):
 
 class TrainingError(SparringError):
     """Training cannot go on."""
+
+
+class TrainingStopped(TrainingError):
+    """A guard stopped the training. `model` is what it had trained up to the last good step."""
+
+    def __init__(self, message: str, model: object = None) -> None:
+        super().__init__(message, hint="see the learning curves")
+        self.model = model
 
 
 class InvalidEvaluation(SparringError):

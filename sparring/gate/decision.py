@@ -69,6 +69,12 @@ def invalid(
     return _Facts(policy, known, None, first_run, False, alpha_spent, tuple(warnings)).invalid(missing)
 
 
+def stopped(policy: Policy, reason: str, *, models: Mapping[str, str], first_run: bool) -> Decision:
+    """REJECT without looking, for a `reason` that lies in the candidate's training; spends nothing."""
+    known: dict[str, str | None] = {"candidate": None, "champion": None, **models}
+    return _Facts(policy, known, None, first_run, False, 0.0, ())._decision("REJECT", reason, [reason])
+
+
 @dataclass(frozen=True)
 class _Facts:
     """What every decision repeats."""

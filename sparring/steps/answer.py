@@ -63,9 +63,14 @@ class AnswerInputs:
 
 
 def run(config: EvaluateConfig, store: Store, inputs: AnswerInputs, progress: Progress) -> AnswerResult:
-    """Answers the suites with every model. A killed run keeps the models it had finished, and every adaptive try."""
+    """Answers the suites with every model. A killed run keeps the models it had finished, and every adaptive try.
+
+    Nobody is asked about a candidate whose training a guard stopped.
+    """
     folder = f"rounds/{inputs.prepared.round:06d}/answer"
     decoding = _decoding(config, inputs.round_seed)
+    if inputs.trained.guard:  # the gate holds this candidate unseen: answers would be for nothing
+        return AnswerResult(models=inputs.models, answers={}, suites=inputs.prepared.suites, decoding=decoding)
     policies = _Policies(store, inputs, keep_attacker="pair" in config.adaptive.methods)
     attacks = _adaptive(config, store, inputs, folder, policies) if config.adaptive.methods else None
     work = _Work(config, store, inputs, load_table(store, inputs.prepared.suites), progress, policies, attacks)

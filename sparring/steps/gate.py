@@ -24,7 +24,7 @@ from sparring.errors import ConflictError, CorruptError, InvalidEvaluation
 from sparring.evaluate.tables import decode_verdicts
 from sparring.gate import forms
 from sparring.gate.correction import with_corrections
-from sparring.gate.decision import decide, invalid
+from sparring.gate.decision import decide, invalid, stopped
 from sparring.gate.outcome import Decision, Record
 from sparring.gate.policy import Policy, load_policy
 from sparring.gate.spending import Look, reserve
@@ -36,7 +36,10 @@ from sparring.store.base import Store
 
 
 class GateInputs(Result):
-    """What the round was and what the judge found. In the first run the base model stands in the champion's place."""
+    """What the round was and what the judge found. In the first run the base model stands in the champion's place.
+
+    `guard`: why the training was stopped; such a candidate is rejected without a look.
+    """
 
     round: int
     first_run: bool
@@ -46,10 +49,11 @@ class GateInputs(Result):
     suites: str
     log_head: int
     judged: JudgeResult
+    guard: str = ""
 
     @classmethod
-    def of(cls, prepared: PrepareResult, judged: JudgeResult) -> GateInputs:
-        """From the results of `prepare` and `judge`."""
+    def of(cls, prepared: PrepareResult, judged: JudgeResult, guard: str = "") -> GateInputs:
+        """From the results of `prepare` and `judge`, and what `selfplay` says of its guards."""
         return cls(
             round=prepared.round,
             first_run=prepared.champion is None,
@@ -59,6 +63,7 @@ class GateInputs(Result):
             suites=prepared.suites,
             log_head=prepared.log_head,
             judged=judged,
+            guard=guard,
         )
 
     @property
@@ -73,8 +78,8 @@ class GateInputs(Result):
 
     @property
     def pays(self) -> bool:
-        """Whether a look is taken: not when the tables are not this round's, nor when nothing changed."""
-        return not self.unfit() and self.expected["candidate"] != self.expected["champion"]
+        """Whether a look is taken: not of other tables than this round's, of no change, or of a stopped training."""
+        return not self.guard and not self.unfit() and self.expected["candidate"] != self.expected["champion"]
 
     def unfit(self) -> list[str]:
         """What does not agree between the round and the judge step, before any verdict is read."""
@@ -208,7 +213,7 @@ def _corrected(
     models = {str(role): digest for role, digest in inputs.expected.items()}
     stale = staleness(known, models, inputs.round) if known else None
     lined_up = {str(role): table for role, table in tables.items()}
-    if inputs.reference is not None:
+    if inputs.reference is not None and "champion" in tables:
         lined_up.setdefault("reference", tables["champion"])
     return with_corrections(decision, policy, lined_up, known, stale=stale)
 
@@ -226,6 +231,9 @@ class _Case:
         """The decision; INVALID without comparing when tables are unreadable or are not this round's."""
         inputs, spent = self.inputs, self.look.spent if self.look else 0.0
         expected = {str(role): digest for role, digest in inputs.expected.items()}
+        if inputs.guard:
+            reason = f"self-play was stopped: {inputs.guard}"
+            return stopped(self.policy, reason, models=expected, first_run=inputs.first_run)
         if missing := missing + inputs.unfit() + self._repoliced():
             return invalid(
                 self.policy,

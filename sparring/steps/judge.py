@@ -41,7 +41,10 @@ def run(config: JudgeConfig, store: Store, inputs: JudgeInputs, progress: Progre
 
     Killed and run again it asks an endpoint only for what it had not judged. Raises ConfigError, StoreError.
     """
-    judge, answered = load_gate_judge(config, store), inputs.answers
+    answered = inputs.answers
+    if not answered.answers:
+        return _nothing(answered)
+    judge = load_gate_judge(config, store)
     keys: dict[Role, str] = {}
     void = rows = 0
     for role, key in answered.answers.items():
@@ -65,6 +68,19 @@ def run(config: JudgeConfig, store: Store, inputs: JudgeInputs, progress: Progre
         agreement=judge.agreement() if isinstance(judge, Panel) else {},
         usage=_usage(config, judge),
         warnings=(*_family_warnings(config), *_agreement_warnings(judge)),
+    )
+
+
+def _nothing(answered: AnswerResult) -> JudgeResult:
+    """Nobody was asked: a guard stopped the training."""
+    return JudgeResult(
+        models=answered.models,
+        verdicts={},
+        suites=answered.suites,
+        decoding=answered.decoding,
+        judge="",
+        rows=0,
+        void=0,
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sparring.config.run import SelfplayConfig
-from sparring.errors import ConfigError
+from sparring.errors import ConfigError, TrainingStopped
 from sparring.game.records import Game
 from sparring.game.schedule import Composition, Schedule, composition
 from sparring.progress import Progress
@@ -36,8 +37,8 @@ def play(
     games: Transcripts,
     meter: Meter,
     progress: Progress,
-) -> str:
-    """Digest of the candidate that the games made of `start`."""
+) -> tuple[str, str]:
+    """Digest of the candidate that the games made of `start`, and the guard that stopped them ("" when none did)."""
     from sparring.policy.load import save_policy, set_threads
     from sparring.train.session import train
 
@@ -50,7 +51,12 @@ def play(
 
     set_threads(config.model.threads)
     session, rows = _session(config, store, inputs, start, games.folder / "train", meter, progress)
-    model = train(session, rows, on_step)
+    session = replace(session, history=[line for line in curves.lines if line["phase"] == "selfplay"])
+    guard, model = "", None
+    try:
+        model = train(session, rows, on_step)
+    except TrainingStopped as stopped:
+        guard, model = stopped.message, stopped.model
     folder = games.folder / "candidate"
     save_policy(model, start, folder)
     progress.update("store candidate", 0, 1)
@@ -58,7 +64,7 @@ def play(
         store, folder, meta={"parent": inputs.prepared.start, "round": str(inputs.prepared.round), "phase": "selfplay"}
     )
     progress.update("store candidate", 1, 1, digest[:12])
-    return digest
+    return digest, guard
 
 
 def _session(

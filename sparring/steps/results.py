@@ -47,6 +47,7 @@ class SelfplayResult(Result):
     """The candidate and the games that made it. `warm` is the checkpoint after the warm start (first round only).
 
     `stopped` says which limit of the budget ended the training early, "" when none did; `spent` is what was used of it.
+    `guard` says which guard stopped the training: such a candidate is neither asked nor judged, and held.
     """
 
     candidate: str
@@ -56,6 +57,7 @@ class SelfplayResult(Result):
     games: int
     trained_tokens: int
     stopped: str = ""
+    guard: str = ""
     spent: dict[str, float] = {}
 
 

@@ -5,7 +5,8 @@ start checkpoint ─► [warm start] ─► games ─► REINFORCE++ ─► cand
 
 A killed run goes on: the warm-started checkpoint is recorded in the store, training states lie in the work folder.
 A budget that is used up ends either training after a step, but self-play plays one at least: a candidate that is the
-champion itself would spend α for nothing.
+champion itself would spend α for nothing. A guard (`sparring.train.guards`) ends self-play as well: the candidate is
+what the last good step left, and the gate holds it without a look.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ def run(config: SelfplayStepConfig, store: Store, inputs: SelfplayInputs, progre
     curves, games = CurveFile(store, keys.curves), Transcripts(inputs.work / f"round-{inputs.prepared.round:06d}")
     warmed = warm(config, store, inputs, curves, meter, progress) if needs_warm(config, inputs) else None
     start = load_checkpoint(store, warmed or inputs.prepared.start, inputs.work / "checkpoints")
-    candidate = warmed or inputs.prepared.start
+    candidate, guard = warmed or inputs.prepared.start, ""
     if config.selfplay.steps:
-        candidate = play(config, store, inputs, start, curves, games, meter, progress)
+        candidate, guard = play(config, store, inputs, start, curves, games, meter, progress)
     if key:
         sign_checkpoint(store, candidate, key, password_from_env())
     table = games.table()
@@ -53,7 +54,8 @@ def run(config: SelfplayStepConfig, store: Store, inputs: SelfplayInputs, progre
         curves_key=keys.curves,
         games=table.num_rows,
         trained_tokens=int(sum(line.get("tokens", 0) for line in curves.lines)),
-        stopped=_stopped(config, meter, curves),
+        stopped="" if guard else _stopped(config, meter, curves),
+        guard=guard,
         spent=meter.spent.numbers() if meter.limited else {},
     )
     shutil.rmtree(games.folder, ignore_errors=True)  # training states can be gigabytes; the candidate is stored

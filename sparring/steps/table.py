@@ -114,7 +114,8 @@ def _judge(context: Context) -> JudgeResult:
 def _gate(context: Context) -> GateResult:
     from sparring.steps import gate
 
-    inputs = gate.GateInputs.of(context.result("prepare", PrepareResult), context.result("judge", JudgeResult))
+    guard = context.result("selfplay", SelfplayResult).guard
+    inputs = gate.GateInputs.of(context.result("prepare", PrepareResult), context.result("judge", JudgeResult), guard)
     return gate.run(context.config.gate, context.store, inputs, context.progress)
 
 
@@ -146,7 +147,7 @@ STEPS: Final[dict[str, Step]] = {
         SelfplayResult,
         _selfplay,
         lambda r: r.candidate,
-        lambda r: ", ".join(filter(None, (f"{r.games} games, candidate {r.candidate[:12]}", r.stopped))),
+        lambda r: ", ".join(filter(None, (f"{r.games} games, candidate {r.candidate[:12]}", r.stopped, r.guard))),
     ),
     "update_pool": Step(
         UpdatePoolResult, _update_pool, lambda r: str(r.pool_attacks), lambda r: f"{r.attacks_added} attacks added"

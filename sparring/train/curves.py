@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from sparring.errors import CorruptError
 from sparring.game.records import Game
+from sparring.judge.text import degenerate
 from sparring.store.base import Store
+
+T = TypeVar("T")
 
 
 def step_curve(
@@ -23,6 +27,9 @@ def step_curve(
         "refused_benign": _mean(judged, lambda g: g.refused if g.label == "benign" and g.faithful else None),
         "faithful": _mean(judged, lambda g: g.faithful if g.kind == "generated" else None),
         "degenerate": _mean(judged, lambda g: g.degenerate),
+        "looping": _mean(_texts(games), degenerate),
+        "attacker_spread": _spread([g.attacker_reward for g in games]),
+        "defender_spread": _spread([g.defender_reward for g in games]),
         "void": _mean(games, lambda g: bool(g.reason)),
     }
     kept = {key: float(logs[key]) for key in ("loss", "kl", "entropy", "grad_norm", "sft_loss") if key in logs}
@@ -30,7 +37,21 @@ def step_curve(
     return {**line, **{key: value for key, value in means.items() if value is not None}}
 
 
-def _mean(games: Iterable[Game], value: Callable[[Game], float | bool | None]) -> float | None:
+def _texts(games: Iterable[Game]) -> Iterable[str]:
+    """What the policy wrote: attacks and answers."""
+    for game in games:
+        if game.kind == "generated":
+            yield game.attack
+        yield game.answer
+
+
+def _spread(rewards: Iterable[float | None]) -> float | None:
+    """Standard deviation of the rewards that there are; None of fewer than two."""
+    found = [r for r in rewards if r is not None]
+    return statistics.pstdev(found) if len(found) > 1 else None
+
+
+def _mean(games: Iterable[T], value: Callable[[T], float | bool | None]) -> float | None:
     found = [float(v) for g in games if (v := value(g)) is not None]
     return sum(found) / len(found) if found else None
 

@@ -3,36 +3,32 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import random
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig
 
 from sparring.config.run import SelfplayConfig
-from sparring.errors import TrainingError
-from sparring.game.records import Game
-from sparring.train.curves import step_curve
+from sparring.errors import TrainingStopped
+from sparring.train.guards import Line
 from sparring.train.league import Opponents, rest_opponents
 from sparring.train.players import Players, trainer_of
 from sparring.train.roles import ATTACKER, DEFENDER, Begun
-from sparring.train.rollout import GamePlayer, Played
+from sparring.train.rollout import GamePlayer
 from sparring.train.rows import rollout_rows
 from sparring.train.supervised import Example, collate
 from sparring.train.trainer import Features
+from sparring.train.watch import OnStep, Watch
 
 log = logging.getLogger(__name__)
-
-OnStep = Callable[[int, list[Game], dict[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,7 @@ class Session:
     """What a training needs. `start` is the folder of the starting policy: also the KL reference. `bf16`: autocast.
 
     `stop` is asked after each step; True ends the training there. With adapters `start` is their base, and `begun`
-    names those to go on from. `opponents` are a league's.
+    names those to go on from. `opponents` are a league's. `history` are the curve's lines that a killed try left.
     """
 
     config: SelfplayConfig
@@ -54,16 +50,17 @@ class Session:
     stop: Callable[[], bool] = lambda: False
     begun: Begun | None = None
     opponents: Opponents | None = None
+    history: Sequence[Line] = ()
 
 
 def train(session: Session, rows: int, on_step: OnStep) -> Any:
     """Runs all steps and returns the trained model, with adapters PEFT's. `rows` is the training rows of one step.
 
     A training state left in `session.work` by a killed run is taken up. `on_step(step, games, curve)` is called after
-    each optimizer step. Raises TrainingError when too many games are void or the loss is not finite.
+    each optimizer step. Raises TrainingStopped, with the model as the last good step left it, when a guard trips.
     """
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func's warning: the version is pinned
-    watch = _Watch(session.config, on_step, session.stop)
+    watch = Watch(session.config, on_step, session.stop, session.history)
     players = Players(session)
     trainer = trainer_of(session)(
         model=str(session.start),
@@ -83,8 +80,15 @@ def train(session: Session, rows: int, on_step: OnStep) -> Any:
     )
     watch.trainer = trainer
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=_last_state(session.work))
-    return trainer.accelerator.unwrap_model(trainer.model).eval()
+    try:
+        trainer.train(resume_from_checkpoint=_last_state(session.work))
+        reason = watch.reason
+    except TrainingStopped as stopped:  # before an update that would have spoilt the weights
+        reason = stopped.message
+    model = trainer.accelerator.unwrap_model(trainer.model).eval()
+    if reason:
+        raise TrainingStopped(reason, model)
+    return model
 
 
 def _recorded_score(score: list[float], **_: Any) -> list[float]:
@@ -154,7 +158,7 @@ def _groups(config: SelfplayConfig, rows: int) -> Dataset:
     return Dataset.from_list([{"prompt": f"{step}:{g}"} for step in range(config.steps) for g in range(per_step)])
 
 
-def _roll(session: Session, players: Players, watch: _Watch, prompts: list[str], trainer: Any) -> dict[str, list[Any]]:
+def _roll(session: Session, players: Players, watch: Watch, prompts: list[str], trainer: Any) -> dict[str, list[Any]]:
     step = int(prompts[0].split(":")[0])
     roles, seats = players.of_step(trainer, step)
     played = session.player.play(roles, step)
@@ -185,42 +189,3 @@ def _last_state(work: Path) -> str | None:
     found = get_last_checkpoint(str(work)) if work.is_dir() else None
     # the trainer's state is written last: a folder without it was cut off by a kill
     return found if found and (Path(found) / "trainer_state.json").is_file() else None
-
-
-class _Watch(TrainerCallback):
-    """Collects a step's games and numbers, hands them on, and stops a training that has gone wrong."""
-
-    def __init__(self, config: SelfplayConfig, on_step: OnStep, stop: Callable[[], bool]) -> None:
-        self.config, self._on_step, self._stop = config, on_step, stop
-        self.trainer: Any = None
-        self._games: list[Game] = []
-        self._tokens = 0
-        self._began = time.monotonic()
-
-    def played(self, step: int, played: Played) -> None:
-        self._games = played.games
-        self._tokens = sum(len(ids) for side in (played.attackers, played.defenders) for ids in side.sampled.ids)
-        unjudged = sum(bool(g.reason) for g in played.games)
-        if unjudged > self.config.max_void_share * len(played.games):
-            raise TrainingError(
-                f"step {step}: {unjudged} of {len(played.games)} games are void "
-                f"(selfplay.max_void_share {self.config.max_void_share}); first reason: "
-                f"{next(g.reason for g in played.games if g.reason)}"
-            )
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        if not logs or "loss" not in logs:
-            return
-        if not math.isfinite(logs["loss"]) or not math.isfinite(logs.get("grad_norm", 0.0)):
-            raise TrainingError(f"step {state.global_step}: the loss or its gradient is not finite")
-        seconds, self._began = time.monotonic() - self._began, time.monotonic()
-        curve = step_curve(state.global_step, self._games, {**logs, **self.trainer.step_stats}, seconds, self._tokens)
-        self._on_step(state.global_step, self._games, curve)
-        control.should_training_stop |= _anyones(self.trainer.accelerator, self._stop())
-
-
-def _anyones(accelerator: Any, mine: bool) -> bool:
-    """Whether any process says so: one that stopped alone would leave the others waiting for it."""
-    if accelerator.num_processes == 1:
-        return mine
-    return bool(accelerator.gather(torch.tensor([mine], dtype=torch.int32, device=accelerator.device)).any())

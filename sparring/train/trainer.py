@@ -7,6 +7,7 @@ prompt computed once, and the supervised term. With `features` None a step equal
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 from trl import GRPOTrainer
 
+from sparring.errors import TrainingStopped
 from sparring.policy.logprobs import pack, packed_logprobs
 from sparring.train.advantages import grpo, reinforce_pp
 
@@ -109,6 +111,12 @@ class SelfPlayTrainer(GRPOTrainer):
                 parts.append(packed_logprobs(model, packed, completions, entropy=compute_entropy))
         entropies = torch.cat([e for _, e in parts if e is not None]) if compute_entropy else None
         return torch.cat([logps for logps, _ in parts]), entropies, None
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if self.features and not math.isfinite(norm):  # the same on every rank: gradients are summed over all
+            raise TrainingStopped(f"step {self.state.global_step + 1}: the loss or its gradient is not finite")
+        return norm
 
     def _compute_loss(self, model: Any, inputs: Any) -> Any:
         if not self.features:

@@ -178,11 +178,11 @@ def test_a_stop_of_one_process_is_a_stop_of_all(tmp_path: Path) -> None:
     script = tmp_path / "agree.py"
     script.write_text(
         "from accelerate import Accelerator\n"
-        "from sparring.train.session import _anyones\n"
+        "from sparring.train.watch import anyones\n"
         "accelerator = Accelerator(cpu=True)\n"
         "assert accelerator.num_processes == 2\n"
-        "assert _anyones(accelerator, accelerator.process_index == 1)\n"
-        "assert not _anyones(accelerator, False)\n"
+        "assert anyones(accelerator, accelerator.process_index == 1)\n"
+        "assert not anyones(accelerator, False)\n"
     )
     root = str(Path(__file__).parents[2])
     subprocess.run(

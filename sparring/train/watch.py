@@ -1,0 +1,64 @@
+"""What looks on while a training runs: collects its numbers, and stops it when it has gone wrong."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from sparring.config.run import SelfplayConfig
+from sparring.errors import TrainingStopped
+from sparring.game.records import Game
+from sparring.train.curves import step_curve
+from sparring.train.guards import Line, too_void, tripped
+from sparring.train.rollout import Played
+
+OnStep = Callable[[int, list[Game], dict[str, float]], None]
+
+
+class Watch(TrainerCallback):
+    """Collects a step's games and numbers, hands them on, and stops a training that has gone wrong.
+
+    `history` are the curve's lines of a killed try; those up to the state that is taken up count for the guards.
+    """
+
+    def __init__(
+        self, config: SelfplayConfig, on_step: OnStep, stop: Callable[[], bool], history: Sequence[Line] = ()
+    ) -> None:
+        self.config, self._on_step, self._stop = config, on_step, stop
+        self.trainer: Any = None
+        self.reason = ""
+        self._lines = list(history)
+        self._games: list[Game] = []
+        self._tokens = 0
+        self._began = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._lines = [line for line in self._lines if line["step"] <= state.global_step]
+
+    def played(self, step: int, played: Played) -> None:
+        """Takes a step's games. Raises TrainingStopped when too many are void to train on."""
+        self._games = played.games
+        self._tokens = sum(len(ids) for side in (played.attackers, played.defenders) for ids in side.sampled.ids)
+        if why := too_void(step, played.games, self.config.max_void_share):
+            raise TrainingStopped(why)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        if not logs or "loss" not in logs:
+            return
+        seconds, self._began = time.monotonic() - self._began, time.monotonic()
+        curve = step_curve(state.global_step, self._games, {**logs, **self.trainer.step_stats}, seconds, self._tokens)
+        self._lines.append(curve)
+        self._on_step(state.global_step, self._games, curve)
+        self.reason = tripped(self._lines, self.config)
+        control.should_training_stop |= anyones(self.trainer.accelerator, bool(self.reason) or self._stop())
+
+
+def anyones(accelerator: Any, mine: bool) -> bool:
+    """Whether any process says so: one that stopped alone would leave the others waiting for it."""
+    if accelerator.num_processes == 1:
+        return mine
+    return bool(accelerator.gather(torch.tensor([mine], dtype=torch.int32, device=accelerator.device)).any())
