@@ -14,6 +14,7 @@ from sparring.game.schedule import Composition, Schedule, composition
 from sparring.progress import Progress
 from sparring.registry.checkpoints import save_checkpoint
 from sparring.steps.budget import Meter
+from sparring.steps.players import Stage, keep_adapters, save_trained, set_up
 from sparring.steps.training import (
     SelfplayInputs,
     SelfplayStepConfig,
@@ -39,18 +40,22 @@ def play(
     progress: Progress,
 ) -> tuple[str, str]:
     """Digest of the candidate that the games made of `start`, and the guard that stopped them ("" when none did)."""
-    from sparring.policy.load import save_policy, set_threads
+    from sparring.evaluate.diversity import diversity
+    from sparring.policy.load import set_threads
     from sparring.train.session import train
 
     def on_step(step: int, played: list[Game], curve: dict[str, float]) -> None:
         games.keep(step, played)
-        curves.add({"phase": "selfplay", **curve})
+        written = [g for g in played if g.kind == "generated"][:: config.selfplay.answers_per_attack]
+        varied = diversity([g.attack for g in written], [g.seed for g in written])
+        curves.add({"phase": "selfplay", **curve, **varied})
         curves.flush()
         meter.step(int(curve["tokens"]))
         progress.update("self-play", step, config.selfplay.steps, _note(curve), curve)
 
     set_threads(config.model.threads)
-    session, rows = _session(config, store, inputs, start, games.folder / "train", meter, progress)
+    stage = set_up(config.selfplay, store, inputs, start)
+    session, rows = _session(config, store, inputs, start, stage, games.folder / "train", meter, progress)
     session = replace(session, history=[line for line in curves.lines if line["phase"] == "selfplay"])
     guard, model = "", None
     try:
@@ -58,11 +63,12 @@ def play(
     except TrainingStopped as stopped:
         guard, model = stopped.message, stopped.model
     folder = games.folder / "candidate"
-    save_policy(model, start, folder)
+    save_trained(config.selfplay, stage, model, folder)
     progress.update("store candidate", 0, 1)
     digest = save_checkpoint(
         store, folder, meta={"parent": inputs.prepared.start, "round": str(inputs.prepared.round), "phase": "selfplay"}
     )
+    keep_adapters(config.selfplay, store, inputs, stage, model, digest)
     progress.update("store candidate", 1, 1, digest[:12])
     return digest, guard
 
@@ -72,6 +78,7 @@ def _session(
     store: Store,
     inputs: SelfplayInputs,
     start: Path,
+    stage: Stage,
     work: Path,
     meter: Meter,
     progress: Progress,
@@ -114,7 +121,7 @@ def _session(
     )
     session = Session(
         config.selfplay,
-        start,
+        stage.base,
         policy.tokenizer,
         player,
         lessons,
@@ -122,6 +129,8 @@ def _session(
         inputs.round_seed,
         trains_in_bf16(config.model.precision),
         lambda: bool(meter.over()),
+        stage.begun,
+        stage.opponents,
     )
     return session, training_rows(plan, config.selfplay)
 

@@ -62,7 +62,9 @@ class SelfPlayTrainer(GRPOTrainer):
         if not self.features:
             return batch
         mask = batch["completion_mask"] * batch["tool_mask"]
-        old, reference = batch["sampling_per_token_logps"], batch.get("ref_per_token_logps")
+        # a sampler with other kernels (vLLM) has TRL compute log π_old by the trained model; ours tells it exactly
+        old = batch.get("old_per_token_logps", batch["sampling_per_token_logps"])
+        reference = batch.get("ref_per_token_logps")
         batch["advantages"] = self._advantages(self.features, old, reference, mask)
         if reference is not None:
             total = mask.sum().clamp(min=1)
