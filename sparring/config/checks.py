@@ -69,6 +69,11 @@ def _players(config: RunConfig) -> Iterator[Problem]:
     if selfplay.opponent == "league" and share == 0:
         text = "selfplay.opponent = league needs game.generated_share > 0: vanilla prompts have no attacker"
         yield Problem(("selfplay", "opponent"), text)
+    if selfplay.rollouts == "vllm_server" and not selfplay.vllm.server:
+        yield Problem(("selfplay", "vllm", "server"), "selfplay.rollouts = vllm_server needs selfplay.vllm.server")
+    if selfplay.rollouts.startswith("vllm") and config.game.temperature != 1:
+        text = f"selfplay.rollouts = {selfplay.rollouts} needs game.temperature = 1, not {config.game.temperature:g}"
+        yield Problem(("game", "temperature"), f"{text}: vLLM tells log-probabilities at the sampling temperature")
     if selfplay.adapters == "per_role" and (head := [t for t in selfplay.lora.targets if t.endswith("lm_head")]):
         text = f"selfplay.lora.targets must not name {head[0]}: log-probabilities are computed from its plain weights"
         yield Problem(("selfplay", "lora", "targets"), text)

@@ -21,6 +21,23 @@ class LoraConfig(Section):
     )
 
 
+class VllmConfig(Section):
+    """vLLM as the sampler of `rollouts: vllm_colocate` and `vllm_server` (through TRL)."""
+
+    memory: float = Field(
+        0.35, gt=0, lt=1, description="`vllm_colocate`: share of a GPU's memory for vLLM; training has the rest."
+    )
+    server: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s@]+$",
+        description="`vllm_server`: its address. Start it with `--logprobs-mode processed_logprobs` on other GPUs.",
+    )
+    timeout: float = Field(240.0, gt=0, description="`vllm_server`: seconds to wait for it to be up.")
+    group_port: int = Field(
+        51216, ge=1024, le=65535, description="`vllm_server`: port over which the weights are sent to it."
+    )
+
+
 class PlayersConfig(Section):
     """Who plays the roles in self-play."""
 
@@ -39,3 +56,9 @@ class PlayersConfig(Section):
     league_champions: int = Field(
         4, ge=1, description="`league`: the last so many champions; `sparring gc --keep-champions` must keep as many."
     )
+    rollouts: Literal["auto", "cpu", "vllm_colocate", "vllm_server"] = Field(
+        "auto",
+        description="What samples in the games: `cpu` is this package's own loop, `vllm_colocate` vLLM on the training "
+        "GPUs, `vllm_server` a vLLM server. `auto`: `vllm_colocate` where there is a GPU and vLLM, else `cpu`.",
+    )
+    vllm: VllmConfig = VllmConfig()

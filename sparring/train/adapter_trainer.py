@@ -35,6 +35,8 @@ class AdapterTrainer(SelfPlayTrainer):
         act(self.model, DEFENDER)  # what PEFT loads is frozen
 
     def _generate(self, prompts: list[Any]) -> Any:
+        if self.use_vllm:  # TRL would merge one adapter in place and subtract it again: `VllmRoles` sends each role's
+            self._last_loaded_step = self.state.global_step
         output = super()._generate(prompts)
         self._roles = torch.tensor(output[5]["role"], device=self.accelerator.device)
         return output

@@ -10,6 +10,7 @@ from sparring.policy.load import load_policy
 from sparring.train.league import NOBODY, Cast, Opponents, OpposedRoles, cast
 from sparring.train.roles import Begun, Roles, SharedRoles
 from sparring.train.trainer import SelfPlayTrainer
+from sparring.train.vllm import VllmRoles
 
 if TYPE_CHECKING:
     from sparring.train.session import Session
@@ -50,12 +51,15 @@ class Players:
         return OpposedRoles(own, self._opponents, seats, session.player.chat.eos), seats
 
     def _own(self, trainer: Any) -> Roles:
-        eos = self._session.player.chat.eos
-        if self._session.config.adapters == "none":
+        eos, shared = self._session.player.chat.eos, self._session.config.adapters == "none"
+        adapted = None if shared else trainer.accelerator.unwrap_model(trainer.model)
+        if trainer.use_vllm:
+            return VllmRoles(trainer, eos, adapted)
+        if shared:
             return SharedRoles(trainer.model, eos)
         from sparring.train.adapters import AdapterRoles
 
-        return AdapterRoles(trainer.accelerator.unwrap_model(trainer.model), eos)
+        return AdapterRoles(adapted, eos)
 
 
 def _start(session: Session, trainer: Any) -> Any:

@@ -26,6 +26,7 @@ from sparring.train.rollout import GamePlayer
 from sparring.train.rows import rollout_rows
 from sparring.train.supervised import Example, collate
 from sparring.train.trainer import Features
+from sparring.train.vllm import rollout_mode, vllm_arguments
 from sparring.train.watch import OnStep, Watch
 
 log = logging.getLogger(__name__)
@@ -140,6 +141,7 @@ def _arguments(session: Session, rows: int) -> GRPOConfig:
         disable_tqdm=True,
         dataloader_pin_memory=False,
         seed=session.seed % 2**31,
+        **vllm_arguments(config, session.player.game, rollout_mode(config)),
     )
 
 
