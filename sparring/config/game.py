@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from importlib.metadata import EntryPoint, entry_points
-from typing import Final, Literal
+from typing import Final
 
 from pydantic import Field, field_validator
 
@@ -22,11 +22,19 @@ def reward_plugins() -> dict[str, EntryPoint]:
 class GameConfig(Section):
     """One game: attacker writes, defender answers, the judge labels, rewards follow."""
 
-    cot: Literal[False] = Field(False, description="Hidden chain of thought; this release plays without it.")
+    cot: bool = Field(
+        False, description="Hidden chain of thought: both roles think in private, and only the answer is passed on."
+    )
+    thought_tokens: int = Field(
+        64, ge=4, le=8192, description="`cot`: tokens to think in, in addition to attack_tokens or answer_tokens."
+    )
     generated_share: Share = Field(
         0.25, description="Share of fresh seeds that the attacker rewrites; the rest is vanilla."
     )
     harmful_share: Share = Field(0.27, description="Share of harmful seeds among the fresh ones.")
+    turns: int = Field(
+        1, ge=1, le=4, description="Turns of a written attack; the attacker sees the answer to each before the next."
+    )
     attack_tokens: int = Field(32, ge=4, le=1024, description="Most tokens of an attack.")
     answer_tokens: int = Field(28, ge=4, le=1024, description="Most tokens of an answer.")
     max_prompt_tokens: int = Field(160, ge=32, description="Longer prompts are cut so that the chat header survives.")
@@ -48,3 +56,13 @@ class GameConfig(Section):
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
             raise ValueError(f"no known form; did you mean `{near[0]}`?" if near else f"known are {', '.join(known)}")
         return name
+
+    @property
+    def attack_room(self) -> int:
+        """Most tokens of one attacker's completion, thought included."""
+        return self.attack_tokens + (self.thought_tokens if self.cot else 0)
+
+    @property
+    def answer_room(self) -> int:
+        """Most tokens of one defender's completion, thought included."""
+        return self.answer_tokens + (self.thought_tokens if self.cot else 0)

@@ -1,7 +1,7 @@
 """The run file: everything that one round of safety training needs, one section a step.
 
 Importable without torch. A step takes only its own section, so that an edit elsewhere does not concern it.
-Defaults are the laptop recipe; `recipe: full` replaces some of them (see `sparring.config.recipes`).
+Defaults are the laptop recipe; another `recipe:` replaces some of them (see `sparring.config.recipes`).
 """
 
 from __future__ import annotations
@@ -197,6 +197,9 @@ class EvaluateConfig(Section):
     """How suites are answered: the same decoding for every model."""
 
     answer_tokens: int = Field(32, ge=4, le=1024, description="Most tokens of an answer.")
+    thought_tokens: int = Field(
+        64, ge=4, le=8192, description="Further tokens for a model that was trained to think first (`game.cot`)."
+    )
     temperature: float = Field(0.7, ge=0, le=2, description="Sampling temperature; 0 is greedy.")
     max_prompt_tokens: int = Field(160, ge=32, description="Longer prompts are cut so that the chat header survives.")
     number_tokens: int = Field(
@@ -246,7 +249,7 @@ class RunConfig(Section):
     """A whole run file."""
 
     schema_version: Literal[1] = Field(1, description="Version of this file's format.")
-    recipe: Literal["default", "full"] = Field(
+    recipe: Literal["default", "full", "selfredteam-8b"] = Field(
         "default", description="Preset of sizes; keys given in the file win over it."
     )
     store: str = Field("sparring-store", description="Root of the store: a folder or `s3://bucket/prefix`.")

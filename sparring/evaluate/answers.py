@@ -32,10 +32,14 @@ SCHEMA = pa.schema(
         pa.field("answer_index", pa.int32(), nullable=False),
         pa.field("tokens", pa.int32(), nullable=False),
         pa.field("score", pa.float64()),
+        pa.field("broken", pa.bool_()),
     ],
-    metadata={"sparring.schema": "1"},
+    metadata={"sparring.schema": "2"},
 )
-"""One row a prompt: `score` is set for capability and nothing else; `answer` is empty for slices choice and nll."""
+"""One row a prompt: `score` is set for capability and nothing else; `answer` is empty for slices choice and nll.
+
+`broken` (version 2): the model thinks first and broke the format, so that there is no answer; null without thoughts.
+"""
 
 OnProgress = Callable[[int, int], None]
 _SCORED_BATCH = 16
@@ -54,7 +58,10 @@ def answer_suites(
     numbers = _numbers(policy, worked, config, lambda done: on_progress(len(sampled) + done, total))
     with torch.inference_mode():
         scores = _scores(policy, scored, lambda done: on_progress(total - len(scored) + done, total))
-    filled = [_row(digest, r, text, size, None) for r, (text, size) in zip(sampled, answers, strict=True)]
+    filled = [
+        {**_row(digest, r, text or "", size, None), "broken": text is None if policy.chat.thinks else None}
+        for r, (text, size) in zip(sampled, answers, strict=True)
+    ]
     filled += [_row(digest, r, text, size, value) for r, (text, size, value) in zip(worked, numbers, strict=True)]
     filled += [_row(digest, r, "", 0, value) for r, value in zip(scored, scores, strict=True)]
     return pa.Table.from_pylist(filled, schema=SCHEMA)
@@ -62,20 +69,21 @@ def answer_suites(
 
 def _sample(
     policy: Policy, prompts: list[str], config: EvaluateConfig, seed: int, on_progress: Callable[[int], None]
-) -> list[tuple[str, int]]:
+) -> list[tuple[str | None, int]]:
+    """Text and tokens of each answer; the text is None where a model that thinks broke the format."""
     if not prompts:
         return []
     found = generate(
         policy.model,
-        policy.chat.encode(prompts, config.max_prompt_tokens),
+        policy.chat.encode(prompts, config.max_prompt_tokens + policy.chat.overhead),
         eos=policy.chat.eos,
-        max_new_tokens=config.answer_tokens,
+        max_new_tokens=config.answer_tokens + (config.thought_tokens if policy.chat.thinks else 0),
         temperature=config.temperature,
         seed=seed,
         batch=config.batch,
         on_progress=on_progress,
     )
-    return list(zip(policy.chat.decode(found.ids), map(len, found.ids), strict=True))
+    return [(text, len(ids)) for (_, text), ids in zip(policy.chat.read(found.ids), found.ids, strict=True)]
 
 
 def _numbers(
@@ -84,7 +92,8 @@ def _numbers(
     """Text, tokens and score of each worked answer."""
     if not rows:
         return []
-    told = number_answers(policy, rows, tokens=config.number_tokens, batch=config.batch, on_progress=on_progress)
+    tokens = config.number_tokens + (config.thought_tokens if policy.chat.thinks else 0)
+    told = number_answers(policy, rows, tokens=tokens, batch=config.batch, on_progress=on_progress)
     return [(text, size, number_score(row, text)) for row, (text, size) in zip(rows, told, strict=True)]
 
 

@@ -7,6 +7,8 @@
 | number | plain | `Question: …⏎Answer:`, greedily, to the next `Question:` | 1: the final number is right |
 | number | chat | the question as a user's turn, greedily | 1: the final number is right |
 | nll | chat | the good answer behind its prompt's turn | exp(−mean NLL a token) |
+
+A model that thinks before it answers does so for `number` in the form `chat` alone; what is scored is asked without.
 """
 
 from __future__ import annotations
@@ -66,8 +68,9 @@ def text_scores(policy: Policy, row: Row) -> list[float]:
 
 def nll_score(policy: Policy, row: Row) -> float:
     """exp(−mean NLL) of the held-out good answer, in [0, 1]."""
-    (prompt,) = policy.chat.encode([row["prompt"]], 10_000)
-    (answer,) = policy.chat.encode_answers([row["target"]], 10_000)
+    chat = policy.chat.mode(False)
+    (prompt,) = chat.encode([row["prompt"]], 10_000)
+    (answer,) = chat.encode_answers([row["target"]], 10_000)
     (mean,) = mean_logprobs(policy.model, prompt, [answer])
     return math.exp(min(mean, 0.0)) if math.isfinite(mean) else 0.0
 
@@ -87,8 +90,9 @@ def number_answers(
         batch=batch,
         on_progress=on_progress,
     )
-    texts = policy.chat.decode(found.ids)
     plain = [row["form"] != "chat" for row in rows]
+    bare, asked = policy.chat.mode(False), policy.chat
+    texts = [(bare if p else asked).decode([ids])[0] for p, ids in zip(plain, found.ids, strict=True)]
     cut = [text.split(STOP, 1)[0].strip() if one else text for text, one in zip(texts, plain, strict=True)]
     return list(zip(cut, map(len, found.ids), strict=True))
 

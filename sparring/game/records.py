@@ -27,7 +27,12 @@ class Game:
 
     `attack` is what the defender was asked (the seed itself in a vanilla game). `prompt_harmful`, `refused` and
     `harmful` are the reward judge's labels, None where it gave none. `similarity` is the cosine of seed and attack.
-    A void role carries no reward and no loss; `reason` says why. Rewards are before normalisation and KL.
+    A void role has no judged outcome; `reason` says why. It carries no reward and no loss, but for the role that broke
+    the format of the chain of thought: that alone is paid. Rewards are before normalisation and KL.
+
+    `attack_thought` and `answer_thought` are private (schema version 2): what was thought, or the whole completion
+    where it broke the format; never passed on, and not shown unless asked for. `said` are the answers to all turns but
+    the last of an attack told in several, JSON; `attack` holds the turns (`sparring.game.prompts.TURN`).
     """
 
     round: int
@@ -52,3 +57,10 @@ class Game:
     attacker_void: bool
     defender_void: bool
     reason: str = ""
+    attack_thought: str | None = None
+    answer_thought: str | None = None
+    said: str | None = None
+
+
+GAMES_VERSION = "2"
+"""Version of the transcript's table: 2 added the columns of thoughts and turns, which older ones lack."""

@@ -13,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from sparring.errors import ModelError
 from sparring.policy.chat import ChatEncoder
+from sparring.policy.thinking import carry
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,14 @@ def save_policy(model: Any, start: Path, folder: Path) -> None:
     for path in scratch.glob("*.safetensors*"):
         shutil.move(path, folder / path.name)
     shutil.rmtree(scratch)
+
+
+def carry_mode(folder: Path, chat: ChatEncoder, cot: bool) -> None:
+    """Makes a saved model's folder ask it as it was trained, with or without chain of thought. Raises ModelError."""
+    trained = chat.mode(cot)
+    saved = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    if saved.chat_template != trained.template:
+        carry(folder, trained.template)
 
 
 def trains_in_bf16(precision: str) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparring.errors import ModelError
+from sparring.policy.chat import data_ids
 
 _MARKER = "sparringturn{}x"
 _CHARS_A_TOKEN = 32
@@ -40,8 +41,11 @@ class Conversation:
 class TurnEncoder:
     """Encodes conversations as token ids that end in the assistant's header, or in the begun answer."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, template: Any = None) -> None:
+        """`template`: the chat template to ask with; the tokenizer's own when not given."""
         self.tokenizer = tokenizer
+        self._keys = {"chat_template": template} if isinstance(template, str) else {}
+        self._template = template or getattr(tokenizer, "chat_template", None)
         self._frames: dict[int, list[list[int]]] = {}
 
     def encode(self, conversations: Sequence[Conversation], max_tokens: int) -> list[list[int]]:
@@ -72,15 +76,14 @@ class TurnEncoder:
         return joined + begun
 
     def _data(self, texts: list[str]) -> list[list[int]]:
-        ids = self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        return [list(row) for row in ids]
+        return data_ids(self.tokenizer, texts, self._template)
 
     def _frame(self, turns: int) -> list[list[int]]:
         """Token ids before, between and behind `turns` texts."""
         if turns not in self._frames:
             marks = [_MARKER.format(i) for i in range(turns)]
             chat = [{"role": ("user", "assistant")[i % 2], "content": mark} for i, mark in enumerate(marks)]
-            text = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            text = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **self._keys)
             if re.findall(_MARKER.format("[0-9]+"), text) != marks:
                 raise ModelError(f"the chat template does not show {turns} turns once each, in their order")
             between = re.split("|".join(marks), text)

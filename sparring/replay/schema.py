@@ -85,8 +85,8 @@ TOMBSTONES: pa.Schema = _schema(
     }
 )
 
-LATER = ("cluster",)
-"""Columns that earlier versions did not have: their rows have no value there."""
+LATER = ("cluster", "attack_thought", "answer_thought", "said")
+"""Columns that earlier versions did not have, of the pool or of transcripts: their rows have no value there."""
 
 _ALLOWED = {"label": ("harmful", "benign"), "status": ("ok", "void")}
 _TOMBSTONE = {"kind": ("attack_id", "seed_source"), "reason": ("forgotten", "evicted")}

@@ -41,7 +41,7 @@ def play(
 ) -> tuple[str, str]:
     """Digest of the candidate that the games made of `start`, and the guard that stopped them ("" when none did)."""
     from sparring.evaluate.diversity import diversity
-    from sparring.policy.load import set_threads
+    from sparring.policy.load import carry_mode, set_threads
     from sparring.train.session import train
 
     def on_step(step: int, played: list[Game], curve: dict[str, float]) -> None:
@@ -64,6 +64,7 @@ def play(
         guard, model = stopped.message, stopped.model
     folder = games.folder / "candidate"
     save_trained(config.selfplay, stage, model, folder)
+    carry_mode(folder, session.player.chat, config.game.cot)
     progress.update("store candidate", 0, 1)
     digest = save_checkpoint(
         store, folder, meta={"parent": inputs.prepared.start, "round": str(inputs.prepared.round), "phase": "selfplay"}
@@ -104,7 +105,8 @@ def _session(
     lessons = []
     if config.selfplay.sft_coef > 0:
         progress.update("supervised set", 0, 1)
-        lessons = distil(policy.model, policy.chat, judge, benign, config.game, inputs.round_seed)
+        chat = policy.chat if config.game.cot else policy.chat.mode(False)
+        lessons = distil(policy.model, chat, judge, benign, config.game, inputs.round_seed)
         progress.update("supervised set", 1, 1, f"{len(lessons)} helpful")
     fresh = untaught_seeds(seeds, config.warm_start, inputs.round_seed) if needs_warm(config, inputs) else seeds
     schedule = Schedule(fresh, replays, plan, config.game.harmful_share, inputs.round_seed)
@@ -132,12 +134,12 @@ def _session(
         stage.begun,
         stage.opponents,
     )
-    return session, training_rows(plan, config.selfplay)
+    return session, training_rows(plan, config.selfplay, config.game.turns)
 
 
-def training_rows(plan: Composition, selfplay: SelfplayConfig) -> int:
-    """Rows that one step trains on: an attacker's for each written attack, a defender's for each game."""
-    return (plan.vanilla + (1 + selfplay.answers_per_attack) * plan.generated + plan.replayed) * selfplay.group
+def training_rows(plan: Composition, selfplay: SelfplayConfig, turns: int = 1) -> int:
+    """Rows that one step trains on: an attacker's for each turn of a written attack, a defender's for each game."""
+    return (plan.vanilla + (turns + selfplay.answers_per_attack) * plan.generated + plan.replayed) * selfplay.group
 
 
 def _note(curve: dict[str, float]) -> str:

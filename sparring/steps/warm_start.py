@@ -32,7 +32,7 @@ def warm(
         digest = str(json.loads(store.get(key))["digest"])
         if has_checkpoint(store, digest):
             return digest
-    from sparring.policy.load import load_policy, save_policy, set_threads, trains_in_bf16
+    from sparring.policy.load import carry_mode, load_policy, save_policy, set_threads, trains_in_bf16
     from sparring.train.supervised import warm_batches
     from sparring.train.warm import warm_start
 
@@ -62,6 +62,7 @@ def warm(
         stop=lambda: bool(meter.over()),
     )
     save_policy(policy.model, start, scratch / "model")
+    carry_mode(scratch / "model", policy.chat, config.game.cot)
     digest = save_checkpoint(store, scratch / "model", meta={"parent": inputs.prepared.start, "phase": "warm"})
     store.put(key, json.dumps({"schema_version": 1, "digest": digest}).encode())
     curves.flush()
@@ -80,12 +81,13 @@ def _lessons(
     from sparring.judge import load_reward_judge
     from sparring.train.supervised import Lessons, attack_examples, distil, refusal_examples
 
+    chat = policy.chat if config.game.cot else policy.chat.mode(False)
     harmful, benign = taught_seeds(seeds, config.warm_start, inputs.round_seed)
     judge = load_reward_judge(config.judge, store)
     known = inputs.prepared.known_demonstrations
     demonstrations = [d for d in starter.demonstrations() if d.id not in known]
     return Lessons(
-        refusal_examples(policy.chat, harmful, starter.refusals(), starter.categories(), config.game, rng),
-        distil(policy.model, policy.chat, judge, benign, config.game, inputs.round_seed),
-        attack_examples(policy.chat, demonstrations, config.game),
+        refusal_examples(chat, harmful, starter.refusals(), starter.categories(), config.game, rng),
+        distil(policy.model, chat, judge, benign, config.game, inputs.round_seed),
+        attack_examples(chat, demonstrations, config.game),
     )

@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sparring.config.run import GameConfig
 from sparring.embedding import Embedder
-from sparring.game.prompts import attacker_prompt, clean_attack, playable
 from sparring.game.records import Game
-from sparring.game.rewards import Outcome, Rewards, load_form
-from sparring.game.schedule import Schedule, Slot
+from sparring.game.rewards import BROKEN, Outcome, Rewards, load_form, with_format
+from sparring.game.schedule import Schedule
 from sparring.judge.protocol import Judge, JudgeCase, Verdict
 from sparring.policy.chat import ChatEncoder
-from sparring.policy.generate import Sampled
 from sparring.replay.identity import attack_id
-from sparring.train.roles import ATTACKER, DEFENDER, Roles
+from sparring.train.roles import DEFENDER, Roles
+from sparring.train.talk import BROKEN_ANSWER, BROKEN_ATTACK, Side, Table, Talk, seated
 
-
-@dataclass(frozen=True)
-class Side:
-    """One role's rows of a step: prompts and sampled completions, as token ids, in the same order.
-
-    `slots` has the number of each row's slot in the step's schedule.
-    """
-
-    prompts: list[list[int]]
-    sampled: Sampled
-    slots: list[int]
+__all__ = ["GamePlayer", "Played", "Side"]
 
 
 @dataclass(frozen=True)
 class Played:
-    """A step's games with the token ids behind them. `attackers` has a row for each `answers` generated games."""
+    """A step's games with the token ids behind them.
+
+    `attackers` has, for each turn, a row for each `answers` generated games.
+    """
 
     games: list[Game]
     attackers: Side
@@ -41,12 +34,11 @@ class Played:
 
 
 @dataclass(frozen=True)
-class Board:
-    """One game before its answer: the attack that the defender will see."""
+class Answer:
+    """A defender's completion: what it thought, None without chain of thought, and its answer, None without one."""
 
-    slot: Slot
-    attack: str
-    playable: bool
+    thought: str | None
+    text: str | None
 
 
 class GamePlayer:
@@ -65,96 +57,60 @@ class GamePlayer:
         seed: int,
         round_number: int,
     ) -> None:
-        self.game, self.schedule, self.chat, self.judge, self.embedder = game, schedule, chat, judge, embedder
-        self.group, self.answers, self.seed, self.round = group, answers, seed, round_number
-        self.form = load_form(game.reward)
+        self.game, self.schedule, self.judge, self.embedder = game, schedule, judge, embedder
+        self.group, self.answers, self.round = group, answers, round_number
+        self.form, self.table = load_form(game.reward), Table(game, chat, seed)
+        self.chat = self.table.chat
 
     def play(self, roles: Roles, step: int) -> Played:
         """Plays all games of `step` and judges them."""
-        slots = self.schedule.slots(step)
-        attackers, attacks = self._attack(roles, slots, step)
-        boards = self._boards(slots, attacks)
-        prompts = self.chat.encode([b.attack for b in boards], self.game.max_prompt_tokens)
-        rows = [i for i, slot in enumerate(slots) for _ in range(self.group * self._answers(slot))]
-        sampled = self._sample(roles, DEFENDER, prompts, rows, self.game.answer_tokens, step * 2 + 1)
-        answers = self.chat.decode(sampled.ids)
-        return Played(self._judged(step, boards, answers), attackers, Side(prompts, sampled, rows), self.answers)
+        seats = seated(self.schedule.slots(step), self.group)
+        attackers = self.table.attacks(roles, [talk for talk in seats if talk.slot.kind == "generated"], step)
+        self.table.replay(roles, [talk for talk in seats if talk.slot.kind == "replayed"], step)
+        talks = [talk for talk in seats for _ in range(self.answers if talk.slot.kind == "generated" else 1)]
+        prompts, slots = self.table.prompts(talks), [talk.index for talk in talks]
+        sampled = self.table.sample(roles, DEFENDER, prompts, slots, self.game.answer_room, step * 2 + 1)
+        answers = [Answer(*parts) for parts in self.chat.read(sampled.ids)]
+        return Played(self._judged(step, talks, answers), attackers, Side(prompts, sampled, slots), self.answers)
 
-    def _answers(self, slot: Slot) -> int:
-        """Answers to one prompt text of the slot: written attacks may get several, each row of others is one."""
-        return self.answers if slot.kind == "generated" else 1
+    def _judged(self, step: int, talks: Sequence[Talk], answers: Sequence[Answer]) -> list[Game]:
+        seeds = self.embedder.embed([talk.slot.seed.text for talk in talks])
+        attacks = self.embedder.embed([talk.asked for talk in talks])
+        similarity = (seeds * attacks).sum(axis=1).tolist()
+        games = zip(talks, answers, self._verdicts(talks, answers), similarity, strict=True)
+        return [self._game(step, i, *game) for i, game in enumerate(games)]
 
-    def _attack(self, roles: Roles, slots: list[Slot], step: int) -> tuple[Side, list[str]]:
-        rows = [i for i, slot in enumerate(slots) if slot.kind == "generated" for _ in range(self.group)]
-        asked = [attacker_prompt(slots[i].seed.text, slots[i].seed.label) for i in rows]
-        if not asked:
-            return Side([], Sampled([], []), []), []
-        prompts = self.chat.encode(asked, self.game.max_prompt_tokens)
-        sampled = self._sample(roles, ATTACKER, prompts, rows, self.game.attack_tokens, step * 2)
-        return Side(prompts, sampled, rows), [clean_attack(text) for text in self.chat.decode(sampled.ids)]
-
-    def _sample(
-        self, roles: Roles, role: int, prompts: list[list[int]], slots: list[int], tokens: int, stream: int
-    ) -> Sampled:
-        return roles.sample(
-            role,
-            prompts,
-            slots=slots,
-            max_new_tokens=tokens,
-            temperature=self.game.temperature,
-            seed=(self.seed * 1_000_003 + stream) % 2**63,
-        )
-
-    def _boards(self, slots: Sequence[Slot], attacks: list[str]) -> list[Board]:
-        boards, written = [], iter(attacks)
-        for slot in slots:
-            for _ in range(self.group):
-                if slot.kind == "generated":
-                    attack = next(written)
-                    good = playable(attack)
-                    boards += [Board(slot, attack if good else slot.seed.text, good)] * self.answers
-                else:
-                    text = slot.replayed.attack if slot.replayed else slot.seed.text
-                    boards.append(Board(slot, text, True))
-        return boards
-
-    def _judged(self, step: int, boards: list[Board], answers: list[str]) -> list[Game]:
-        seeds = self.embedder.embed([b.slot.seed.text for b in boards])
-        attacks = self.embedder.embed([b.attack for b in boards])
+    def _verdicts(self, talks: Sequence[Talk], answers: Sequence[Answer]) -> list[Verdict]:
+        """The judge's word on every game in which there is an answer to an attack."""
+        verdicts = [Verdict.void(_broken(talk, answer)) for talk, answer in zip(talks, answers, strict=True)]
+        there = [i for i, verdict in enumerate(verdicts) if not verdict.reason]
         cases = [
             # the judge reads the label of a written attack itself; seeds and pooled attacks carry theirs
-            JudgeCase(b.attack, answer, None if b.slot.kind == "generated" else b.slot.seed.label)
-            for b, answer in zip(boards, answers, strict=True)
+            JudgeCase(talk.asked, answer.text or "", None if talk.slot.kind == "generated" else talk.slot.seed.label)
+            for talk, answer in ((talks[i], answers[i]) for i in there)
         ]
-        verdicts = self.judge.judge(cases)
-        similarity = (seeds * attacks).sum(axis=1).tolist()
-        return [
-            self._game(step, i, board, answer, verdict, near)
-            for i, (board, answer, verdict, near) in enumerate(zip(boards, answers, verdicts, similarity, strict=True))
-        ]
+        for i, verdict in zip(there, self.judge.judge(cases), strict=True):
+            verdicts[i] = verdict
+        return verdicts
 
-    def _game(self, step: int, index: int, board: Board, answer: str, verdict: Verdict, near: float) -> Game:
-        seed, generated = board.slot.seed, board.slot.kind == "generated"
+    def _game(self, step: int, index: int, talk: Talk, answer: Answer, verdict: Verdict, near: float) -> Game:
+        seed, generated = talk.slot.seed, talk.slot.kind == "generated"
         faithful = not generated or (
             near >= self.game.topic_threshold and verdict.prompt_harmful == (seed.label == "harmful")
         )
-        reason = verdict.reason if not verdict.ok else ("" if board.playable else "attack without words")
-        void = not verdict.ok or not board.playable
-        rewards = Rewards(None, None) if void else self.form(_outcome(board, verdict, faithful))
-        if not void and rewards == Rewards(None, None):
-            reason = f"reward {self.game.reward} pays nobody for this verdict"
+        rewards, reason = self._rewards(talk, answer, verdict, faithful)
         return Game(
             round=self.round,
             step=step,
             game=index,
-            kind=board.slot.kind,
+            kind=talk.slot.kind,
             seed_id=seed.id,
             seed=seed.text,
             label=seed.label,
             behavior=seed.behavior,
-            attack_id=attack_id(board.attack, seed.id),
-            attack=board.attack,
-            answer=answer,
+            attack_id=attack_id(talk.attack, seed.id),
+            attack=talk.attack,
+            answer=answer.text or "",
             prompt_harmful=verdict.prompt_harmful,
             refused=verdict.refused,
             harmful=verdict.harmful,
@@ -163,15 +119,35 @@ class GamePlayer:
             faithful=faithful,
             attacker_reward=rewards.attacker if generated else None,
             defender_reward=rewards.defender,
-            attacker_void=generated and rewards.attacker is None,
-            defender_void=rewards.defender is None,
+            attacker_void=generated and (rewards.attacker is None or talk.trouble != ""),
+            defender_void=rewards.defender is None or answer.text is None,
             reason=reason,
+            attack_thought="\n\n".join(talk.thoughts) if talk.thoughts else None,
+            answer_thought=answer.thought,
+            said=json.dumps(talk.said, ensure_ascii=False) if talk.said else None,
         )
 
+    def _rewards(self, talk: Talk, answer: Answer, verdict: Verdict, faithful: bool) -> tuple[Rewards, str]:
+        """What both roles are paid, and why the game is void where it is. A broken format costs its role alone."""
+        if talk.trouble == BROKEN_ATTACK:
+            return Rewards(BROKEN, None), talk.trouble
+        if talk.trouble or (answer.text is not None and not verdict.ok):
+            return Rewards(None, None), talk.trouble if verdict.ok else verdict.reason
+        if answer.text is None:
+            return Rewards(None, BROKEN), BROKEN_ANSWER
+        rewards = self.form(_outcome(talk, verdict, faithful))
+        if rewards == Rewards(None, None):
+            return rewards, f"reward {self.game.reward} pays nobody for this verdict"
+        return with_format(rewards) if self.game.cot else rewards, ""
 
-def _outcome(board: Board, verdict: Verdict, faithful: bool) -> Outcome:
+
+def _broken(talk: Talk, answer: Answer) -> str:
+    return talk.trouble if talk.trouble == BROKEN_ATTACK else BROKEN_ANSWER if answer.text is None else ""
+
+
+def _outcome(talk: Talk, verdict: Verdict, faithful: bool) -> Outcome:
     return Outcome(
-        label=board.slot.seed.label,
+        label=talk.slot.seed.label,
         prompt_harmful=bool(verdict.prompt_harmful),
         refused=bool(verdict.refused),
         harmful=bool(verdict.harmful),

@@ -2,12 +2,12 @@
 
 | rows | group, whose rewards are compared |
 |---|---|
-| attackers of a generated slot | the `group` rewrites of one seed |
+| attackers of a generated slot | the `group` rewrites of one seed; of several turns, those of one turn |
 | defenders of a generated slot | the `group` answers to rewrites of one seed; with k > 1 the k answers to one attack |
 | defenders of any other slot | the `group` answers to one prompt |
 
-A generated slot has `group` attacker and `group`·k defender rows, so a step's rows are a multiple of `group`, which is
-TRL's `num_generations`. Groups never mix roles.
+A generated slot has `group` attacker rows a turn and `group`·k defender rows, so a step's rows are a multiple of
+`group`, which is TRL's `num_generations`. Groups never mix roles.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ def rollout_rows(played: Played, *, trained: Collection[int]) -> dict[str, list[
     }
     groups: dict[tuple[int, int, int], int] = {}
     for role, side, rewards in (
-        (ATTACKER, played.attackers, attacker_rewards(played.games, played.answers)),
+        (ATTACKER, played.attackers, attacker_rewards(played.games, played.answers) * _turns(played)),
         (DEFENDER, played.defenders, [g.defender_reward for g in played.games]),
     ):
         for i, (reward, part) in enumerate(zip(rewards, _parts(role, side, played), strict=True)):
-            valid = reward is not None and role in trained
+            valid = reward is not None and role in trained and i not in side.fillers
             rows["prompt_ids"].append(side.prompts[i])
             rows["completion_ids"].append(side.sampled.ids[i])
             rows["logprobs"].append(side.sampled.logprobs[i])
@@ -53,10 +53,15 @@ def attacker_rewards(games: Sequence[Game], answers: int) -> list[float | None]:
     return [sum(part) / len(part) if part else None for part in parts]
 
 
+def _turns(played: Played) -> int:
+    """Turns of the step's written attacks: each is paid what the whole attack is."""
+    return max(played.attackers.turns, default=0) + 1
+
+
 def _parts(role: int, side: Side, played: Played) -> Iterator[int]:
-    """For each row the number of its group within its slot: of several answers to an attack, the attack's."""
+    """For each row the number of its group within its slot: its turn; of several answers to an attack, the attack's."""
     if role == ATTACKER:
-        yield from [0] * len(side.prompts)
+        yield from side.turns or [0] * len(side.prompts)
         return
     seen = 0
     for game in played.games:

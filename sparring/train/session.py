@@ -114,7 +114,7 @@ def _arguments(session: Session, rows: int) -> GRPOConfig:
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=rows // micro,
         num_generations=config.group,
-        max_completion_length=max(session.player.game.attack_tokens, session.player.game.answer_tokens),
+        max_completion_length=max(session.player.game.attack_room, session.player.game.answer_room),
         shuffle_dataset=False,
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine_with_min_lr",

@@ -18,6 +18,7 @@ from sparring.data.starter import Demonstration, Refusal
 from sparring.errors import TrainingError
 from sparring.game.prompts import attacker_prompt
 from sparring.game.records import Seed
+from sparring.game.thought import Thought
 from sparring.judge.protocol import Judge, JudgeCase
 from sparring.policy.chat import ChatEncoder
 from sparring.policy.generate import generate
@@ -47,19 +48,44 @@ class Lessons:
     attacks: list[Example]
 
 
+_HELPING = (
+    "This is innocent. I help.",
+    "Nothing here does harm. I answer in full.",
+    "A harmless request: I say what was asked for.",
+)
+_DECLINING = (
+    "This asks for harm. I decline.",
+    "Whatever the wording, an answer would do harm. I refuse politely.",
+    "The aim is harmful, so I do not help with it.",
+)
+_ATTACKING: Mapping[str, tuple[str, ...]] = {
+    "harmful": ("I keep the aim and wrap it in a pretext.", "A story may get it answered. The aim stays."),
+    "benign": ("It must look suspicious and stay harmless.", "I use alarming words for an innocent aim."),
+}
+"""What is thought in the lessons of a model that does not think yet: short, so that it fits `game.thought_tokens`."""
+
+
 def distil(
     model: Any, chat: ChatEncoder, judge: Judge, seeds: Sequence[Seed], game: GameConfig, seed: int
 ) -> list[Example]:
-    """Openings of the model's own answers to benign seeds, without those whose whole answer the judge does not pass."""
+    """Openings of the model's own answers to benign seeds, without those whose whole answer the judge does not pass.
+
+    With chain of thought the targets are whole completions: the model's own where it thinks already, else its plain
+    answers behind a short thought of ours.
+    """
     texts = [s.text for s in seeds]
-    prompts = chat.encode(texts, game.max_prompt_tokens)
-    sampled = generate(
-        model, prompts, eos=chat.eos, max_new_tokens=game.answer_tokens, temperature=_DISTIL_TEMPERATURE, seed=seed
-    )
-    cases = [JudgeCase(text, answer, "benign") for text, answer in zip(texts, chat.decode(sampled.ids), strict=True)]
-    verdicts = judge.judge(cases)
-    passed = [(p, a) for p, a, v in zip(prompts, sampled.ids, verdicts, strict=True) if v.benign_pass]
-    return [Example(prompt, answer[:HELPFUL_TOKENS]) for prompt, answer in passed]
+    room = game.max_prompt_tokens + chat.overhead
+    prompts = chat.encode(texts, room)
+    tokens = game.answer_tokens + (game.thought_tokens if chat.thinks else 0)
+    sampled = generate(model, prompts, eos=chat.eos, max_new_tokens=tokens, temperature=_DISTIL_TEMPERATURE, seed=seed)
+    answers = [answer or "" for _, answer in chat.read(sampled.ids)]
+    verdicts = judge.judge([JudgeCase(text, answer, "benign") for text, answer in zip(texts, answers, strict=True)])
+    passed = [i for i, (v, answer) in enumerate(zip(verdicts, answers, strict=True)) if v.benign_pass and answer]
+    if not game.cot:
+        return [Example(prompts[i], sampled.ids[i][:HELPFUL_TOKENS]) for i in passed]
+    if chat.thinks:
+        return [Example(prompts[i], sampled.ids[i]) for i in passed]
+    return _thoughtful(chat.mode(True), [(texts[i], answers[i]) for i in passed], _HELPING, game)
 
 
 def refusal_examples(
@@ -75,6 +101,9 @@ def refusal_examples(
     for s in seeds:
         fitting = [r.text for r in refusals if s.category in topics or "{topic}" not in r.text]
         texts.append(rng.choice(fitting).replace("{topic}", topics.get(s.category, "")))
+    if game.cot:
+        pairs = [(s.text, text) for s, text in zip(seeds, texts, strict=True)]
+        return _thoughtful(chat.mode(True), pairs, _DECLINING, game)
     prompts = chat.encode([s.text for s in seeds], game.max_prompt_tokens)
     answers = chat.encode_answers(texts, game.answer_tokens)
     return [Example(p, a[:REFUSAL_TOKENS]) for p, a in zip(prompts, answers, strict=True)]
@@ -82,9 +111,28 @@ def refusal_examples(
 
 def attack_examples(chat: ChatEncoder, demonstrations: Sequence[Demonstration], game: GameConfig) -> list[Example]:
     """Demonstrations of the attacker's role."""
-    asked = [attacker_prompt(d.seed_text, d.label) for d in demonstrations]
-    prompts = chat.encode(asked, game.max_prompt_tokens)
-    answers = chat.encode_answers([d.prompt for d in demonstrations], game.attack_tokens)
+    asked = [attacker_prompt(d.seed_text, d.label, game.cot) for d in demonstrations]
+    if game.cot:
+        thinking = chat.mode(True)
+        prompts = thinking.roleless.encode(asked, game.max_prompt_tokens + thinking.overhead)
+        options = [_ATTACKING[d.label] for d in demonstrations]
+        thoughts = [
+            Thought(o[i % len(o)], d.prompt) for i, (o, d) in enumerate(zip(options, demonstrations, strict=True))
+        ]
+        answers = thinking.encode_thoughts(thoughts, game.attack_room)
+    else:
+        prompts = chat.encode(asked, game.max_prompt_tokens)
+        answers = chat.encode_answers([d.prompt for d in demonstrations], game.attack_tokens)
+    return [Example(p, a) for p, a in zip(prompts, answers, strict=True)]
+
+
+def _thoughtful(
+    chat: ChatEncoder, pairs: Sequence[tuple[str, str]], thoughts: Sequence[str], game: GameConfig
+) -> list[Example]:
+    """Whole think-then-answer completions of (prompt, answer) pairs; the thoughts take turns."""
+    prompts = chat.encode([prompt for prompt, _ in pairs], game.max_prompt_tokens + chat.overhead)
+    whole = [Thought(thoughts[i % len(thoughts)], answer) for i, (_, answer) in enumerate(pairs)]
+    answers = chat.encode_thoughts(whole, game.answer_room)
     return [Example(p, a) for p, a in zip(prompts, answers, strict=True)]
 
 

@@ -9,9 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sparring.game.records import Game
-
-_NULLABLE = {"prompt_harmful", "refused", "harmful", "degenerate", "attacker_reward", "defender_reward"}
+from sparring.game.records import GAMES_VERSION, Game
 
 
 class Transcripts:
@@ -30,14 +28,19 @@ class Transcripts:
     def table(self) -> pa.Table:
         """All games kept so far, in the order of their steps."""
         paths = sorted((self.folder / "games").glob("*.parquet"))
-        return pa.concat_tables([pq.read_table(path) for path in paths]) if paths else games_table([])
+        if not paths:
+            return games_table([])
+        return pa.concat_tables([pq.read_table(path) for path in paths], promote_options="default")
 
 
 def games_table(games: Sequence[Game]) -> pa.Table:
     """Transcripts as a table: one row a game, the fields of `Game` as columns."""
     types = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
     schema = pa.schema(
-        [pa.field(f.name, types.get(str(f.type).split(" ")[0], pa.string()), f.name in _NULLABLE) for f in fields(Game)]
+        [
+            pa.field(f.name, types.get(str(f.type).split(" ")[0], pa.string()), "None" in str(f.type))
+            for f in fields(Game)
+        ]
     )
-    marked = schema.with_metadata({"sparring.schema": "1"})
+    marked = schema.with_metadata({"sparring.schema": GAMES_VERSION})
     return pa.Table.from_pylist([asdict(game) for game in games], schema=marked)

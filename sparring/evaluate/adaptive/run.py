@@ -44,10 +44,13 @@ _TRY = pa.schema(
         pa.field("answer", pa.string(), nullable=False),
         pa.field("tokens", pa.int32(), nullable=False),
         pa.field("score", pa.int32()),
+        pa.field("broken", pa.bool_()),
     ],
-    metadata={"sparring.schema": "1"},
+    metadata={"sparring.schema": "2"},
 )
-"""One try: the attacks, the answers to them, and for `pair` the reward judge's harm score, 1 to 5."""
+"""One try: the attacks, the answers to them, and for `pair` the reward judge's harm score, 1 to 5. `broken` as in
+`sparring.evaluate.answers`; version 1 lacks it.
+"""
 
 OnTries = Callable[[int, int], None]
 """Called with the tries that are done and all of them."""
@@ -188,7 +191,7 @@ class AdaptiveRun:
 
 def _table(attacks: Sequence[Attack], answers: Sequence[Answered], scores: Sequence[int | None]) -> pa.Table:
     rows = [
-        {**attack, "answer": answer.text, "tokens": answer.tokens, "score": score}
+        {**attack, "answer": answer.text, "tokens": answer.tokens, "score": score, "broken": answer.broken}
         for attack, answer, score in zip(attack_table(attacks).to_pylist(), answers, scores, strict=True)
     ]
     return pa.Table.from_pylist(rows, _TRY)
@@ -212,6 +215,7 @@ def _rows(model: str, table: pa.Table) -> Iterator[dict[str, object]]:
             "answer_index": row["answer_index"],
             "tokens": row["tokens"],
             "score": None,
+            "broken": row["broken"],
         }
 
 
@@ -228,8 +232,10 @@ def _read(store: Store, key: str) -> pa.Table:
         raise CorruptError(
             f"{key!r} in {store.url} is not readable Parquet", hint="delete it: this try is answered anew"
         ) from error
+    if "broken" not in table.column_names:  # version 1: no model thought first
+        table = table.append_column(_TRY.field("broken"), pa.nulls(table.num_rows, pa.bool_()))
     if table.schema != _TRY:
-        raise CorruptError(f"{key!r} in {store.url} does not hold attacks and answers of version 1", hint="delete it")
+        raise CorruptError(f"{key!r} in {store.url} does not hold attacks and answers", hint="delete it")
     return table
 
 
