@@ -111,6 +111,8 @@ def _places(store: Store, number: int) -> Iterator[tuple[str, str]]:
     trained = rounds.load_result(store, number, "selfplay", SelfplayResult)
     if trained and trained.stopped:
         yield "budget", f"self-play ended early: {trained.stopped}"
+    if trained and trained.guard:
+        yield "guard", f"self-play was stopped: {trained.guard}"
     report = rounds.load_result(store, number, "report", ReportResult)
     if report:
         yield "report", report.path or f"{store.url}/{report.html_key}"

@@ -268,7 +268,7 @@ def _provenance(config: RunConfig | None, digest: str, done: _Results) -> dict[s
         found |= {"data": ", ".join(f"{name} {value:,}" for name, value in sorted(done.prepare.counts.items()))}
     if done.selfplay:
         found |= {"trained tokens": f"{done.selfplay.trained_tokens:,}", "games": f"{done.selfplay.games:,}"}
-        found |= {"self-play stopped": done.selfplay.stopped}
+        found |= {"self-play stopped": done.selfplay.stopped or done.selfplay.guard}
     found |= {str(role): model for role, model in _models(done).items()}
     if done.answer:
         found |= {"decoding": _decoding(config, done.answer.decoding)}
