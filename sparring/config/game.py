@@ -44,6 +44,9 @@ class GameConfig(Section):
         description="Reward form: `general_sum_guarded` (pays nothing for label drift), `general_sum`, `zero_sum`, "
         "`graded` (by harm score), or one of an installed package (entry point group `sparring.rewards`).",
     )
+    audit_games: int = Field(
+        16, ge=0, description="Games a step that the gate's judge labels as well, to see how far the judges are apart."
+    )
     topic_threshold: Share = Field(0.3, description="A rewrite under this cosine to its seed has left the topic.")
 
     @field_validator("reward")

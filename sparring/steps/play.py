@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from sparring.config.run import SelfplayConfig
 from sparring.errors import ConfigError, TrainingStopped
 from sparring.game.records import Game
 from sparring.game.schedule import Composition, Schedule, composition
+from sparring.monitor import ledger
 from sparring.progress import Progress
 from sparring.registry.checkpoints import save_checkpoint
 from sparring.steps.budget import Meter
@@ -28,6 +30,8 @@ from sparring.store.base import Store
 from sparring.train.curves import CurveFile
 from sparring.train.transcripts import Transcripts
 
+log = logging.getLogger(__name__)
+
 
 def play(
     config: SelfplayStepConfig,
@@ -39,9 +43,13 @@ def play(
     meter: Meter,
     progress: Progress,
 ) -> tuple[str, str]:
-    """Digest of the candidate that the games made of `start`, and the guard that stopped them ("" when none did)."""
+    """Digest of the candidate that the games made of `start`, and the guard that stopped them ("" when none did).
+
+    Of several processes all train, and the first stores; the others return "" for the digest.
+    """
     from sparring.evaluate.diversity import diversity
     from sparring.policy.load import carry_mode, set_threads
+    from sparring.train.ranks import world
     from sparring.train.session import train
 
     def on_step(step: int, played: list[Game], curve: dict[str, float]) -> None:
@@ -51,17 +59,25 @@ def play(
         curves.add({"phase": "selfplay", **curve, **varied})
         curves.flush()
         meter.step(int(curve["tokens"]))
-        progress.update("self-play", step, config.selfplay.steps, _note(curve), curve)
+        left = curve["seconds"] * (config.selfplay.steps - step)
+        ledger.beat(store, inputs.prepared.round, "selfplay", step, config.selfplay.steps, left)
+        progress.update("self-play", step, config.selfplay.steps, _note(curve), {**curve, "remaining": left})
 
     set_threads(config.model.threads)
     stage = set_up(config.selfplay, store, inputs, start)
     session, rows = _session(config, store, inputs, start, stage, games.folder / "train", meter, progress)
-    session = replace(session, history=[line for line in curves.lines if line["phase"] == "selfplay"])
+    session = replace(
+        session,
+        history=[line for line in curves.lines if line["phase"] == "selfplay"],
+        keep=lambda folder, step: inputs.states(store).keep(folder, step, games),
+    )
     guard, model = "", None
     try:
         model = train(session, rows, on_step)
     except TrainingStopped as stopped:
         guard, model = stopped.message, stopped.model
+    if world()[0]:
+        return "", guard
     folder = games.folder / "candidate"
     save_trained(config.selfplay, stage, model, folder)
     carry_mode(folder, session.player.chat, config.game.cot)
@@ -88,6 +104,7 @@ def _session(
     from sparring.embedding import default_embedder
     from sparring.judge import load_reward_judge
     from sparring.policy.load import load_policy, trains_in_bf16
+    from sparring.train.ranks import SharedJudge
     from sparring.train.rollout import GamePlayer
     from sparring.train.session import Session
     from sparring.train.supervised import distil
@@ -114,12 +131,13 @@ def _session(
         config.game,
         schedule,
         policy.chat,
-        judge,
+        SharedJudge(judge) if config.selfplay.processes > 1 else judge,
         default_embedder(),
         group=config.selfplay.group,
         answers=config.selfplay.answers_per_attack,
         seed=inputs.round_seed,
         round_number=inputs.prepared.round,
+        audit=_audit(config, store, inputs.round_seed),
     )
     session = Session(
         config.selfplay,
@@ -137,9 +155,31 @@ def _session(
     return session, training_rows(plan, config.selfplay, config.game.turns)
 
 
+def _audit(config: SelfplayStepConfig, store: Store, seed: int) -> Any:
+    """The look at the gate's judge; None where it is not asked for, or where this machine cannot ask it."""
+    from sparring.judge import load_gate_judge
+    from sparring.train.audit import Audit
+
+    if not config.game.audit_games:
+        return None
+    try:
+        judge = load_gate_judge(config.judge, store)
+    except ConfigError as error:  # as a pod for training that lacks the gate judge's secret
+        log.warning("the judges' disagreement is not measured: %s", error)
+        return None
+    return Audit(judge, config.game.audit_games, seed)
+
+
 def training_rows(plan: Composition, selfplay: SelfplayConfig, turns: int = 1) -> int:
     """Rows that one step trains on: an attacker's for each turn of a written attack, a defender's for each game."""
     return (plan.vanilla + (turns + selfplay.answers_per_attack) * plan.generated + plan.replayed) * selfplay.group
+
+
+def gpus() -> int:
+    """GPUs of this machine."""
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def _note(curve: dict[str, float]) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from sparring.config.run import GameConfig
 from sparring.embedding import Embedder
@@ -14,6 +14,7 @@ from sparring.game.schedule import Schedule
 from sparring.judge.protocol import Judge, JudgeCase, Verdict
 from sparring.policy.chat import ChatEncoder
 from sparring.replay.identity import attack_id
+from sparring.train.audit import Audit
 from sparring.train.roles import DEFENDER, Roles
 from sparring.train.talk import BROKEN_ANSWER, BROKEN_ATTACK, Side, Table, Talk, seated
 
@@ -24,13 +25,14 @@ __all__ = ["GamePlayer", "Played", "Side"]
 class Played:
     """A step's games with the token ids behind them.
 
-    `attackers` has, for each turn, a row for each `answers` generated games.
+    `attackers` has, for each turn, a row for each `answers` generated games. `measures` are values of the step's curve.
     """
 
     games: list[Game]
     attackers: Side
     defenders: Side
     answers: int = 1
+    measures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,10 @@ class GamePlayer:
         answers: int = 1,
         seed: int,
         round_number: int,
+        audit: Audit | None = None,
     ) -> None:
         self.game, self.schedule, self.judge, self.embedder = game, schedule, judge, embedder
-        self.group, self.answers, self.round = group, answers, round_number
+        self.group, self.answers, self.round, self.audit = group, answers, round_number, audit
         self.form, self.table = load_form(game.reward), Table(game, chat, seed)
         self.chat = self.table.chat
 
@@ -71,7 +74,9 @@ class GamePlayer:
         prompts, slots = self.table.prompts(talks), [talk.index for talk in talks]
         sampled = self.table.sample(roles, DEFENDER, prompts, slots, self.game.answer_room, step * 2 + 1)
         answers = [Answer(*parts) for parts in self.chat.read(sampled.ids)]
-        return Played(self._judged(step, talks, answers), attackers, Side(prompts, sampled, slots), self.answers)
+        games = self._judged(step, talks, answers)
+        measures = self.audit.measure(step, games) if self.audit else {}
+        return Played(games, attackers, Side(prompts, sampled, slots), self.answers, measures)
 
     def _judged(self, step: int, talks: Sequence[Talk], answers: Sequence[Answer]) -> list[Game]:
         seeds = self.embedder.embed([talk.slot.seed.text for talk in talks])

@@ -100,6 +100,26 @@ def test_no_seed_comes_twice_before_all_of_its_label_came() -> None:
     assert sorted(played) == sorted([s.id for s in SEEDS] * 2)
 
 
+@pytest.mark.parametrize("kind", ["vanilla", "generated"])
+def test_the_order_is_drawn_anew_in_every_epoch_from_the_runs_seed(kind: str) -> None:
+    def epochs(seed: int) -> list[tuple[str, ...]]:
+        plan = Composition(7, 0, 0) if kind == "vanilla" else Composition(0, 7, 0)
+        schedule = Schedule(SEEDS, [], plan, 1.0, seed)
+        return [tuple(slot.seed.id for slot in schedule.slots(step)) for step in range(6)]
+
+    found = epochs(1)
+    assert all(sorted(epoch) == sorted(found[0]) for epoch in found) and len(set(found)) == len(found)
+    assert found == epochs(1) and found != epochs(2)
+    mixed = Schedule(SEEDS, [], Composition(7, 7, 0), 1.0, 1).slots(0)
+    assert [s.seed.id for s in mixed[:7]] != [s.seed.id for s in mixed[7:]]  # a draw of its own for each kind
+
+
+@given(st.floats(0, 1), st.integers(1, 200))
+def test_labels_come_in_the_configured_share(share: float, games: int) -> None:
+    slots = Schedule(SEEDS, [], Composition(games, 0, 0), share, 1).slots(0)
+    assert abs(sum(slot.seed.label == "harmful" for slot in slots) - share * games) < 1
+
+
 @given(st.integers(1, 16), st.floats(0, 1), st.floats(0, 1), st.integers(0, 20))
 def test_composition_fills_all_slots(slots: int, share: float, generated: float, pooled: int) -> None:
     plan = composition(
