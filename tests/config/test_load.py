@@ -116,7 +116,7 @@ BAD_FILES: list[tuple[str | bytes, list[str]]] = [
     ("steps: 3\n", ["`warm_start.steps` or `selfplay.steps`"]),
     ("zzzz: 3\n", ["known here: schema_version, recipe"]),
     ("data:\n  suites:\n  - nmae: a\n", ["run.yaml:3", "`data.suites.0.nmae`", "did you mean `name`?"]),
-    ("recipe: fulll\n", ["run.yaml:1", 'recipe = "fulll"', "'default' or 'full'"]),
+    ("recipe: fulll\n", ["run.yaml:1", 'recipe = "fulll"', "'default', 'full' or 'selfredteam-8b'"]),
     ("schema_version: 2\n", ["schema_version = 2", "should be 1"]),
     (
         "selfplay:\n  steps: -1\n",
