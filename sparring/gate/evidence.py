@@ -37,6 +37,7 @@ _GOOD_HIGH = ("passed", "score")
 _LABELS = ("refused", "harmful", "passed", "degenerate", "score")
 _ASKED = [*KEY, "kind", "behavior", "label", "judge"]
 """Columns that must be the same for all models."""
+_ORDER = [(column, "ascending") for column in KEY]
 _ANSWERED = ["model", "status", *_LABELS]
 
 _LEAST_PROBABILITY = 1e-9
@@ -186,11 +187,12 @@ def line_up(policy: Policy, tables: Mapping[str, pa.Table], *, first_run: bool) 
     missing += _asked_differently(tables)
     if missing:
         return None, missing
-    tables, missing = _sorted(conformed)
+    questions = _questions(conformed["candidate"])
+    answered, missing = _sorted(conformed, questions)
     if missing:
         return None, missing
-    design = _design(tables["candidate"])
-    answers = {role: _answers(table, design.kind) for role, table in tables.items()}
+    design = questions.design
+    answers = {role: _answers(table, design.kind) for role, table in answered.items()}
     missing = _sizes(policy, design)
     missing += [line for role, side in answers.items() for line in _failures(policy, design, side, role)]
     if missing:
@@ -215,7 +217,7 @@ def _asked_differently(tables: Mapping[str, pa.Table]) -> list[str]:
 def _conformed(tables: Mapping[str, pa.Table]) -> tuple[dict[str, pa.Table], list[str]]:
     conformed: dict[str, pa.Table] = {}
     missing: list[str] = []
-    sound: pa.Table | None = None
+    sound = _newest[0].asked if _newest else None
     for role, table in tables.items():
         name = f"{role}'s verdict table"
         try:
@@ -230,19 +232,38 @@ def _conformed(tables: Mapping[str, pa.Table]) -> tuple[dict[str, pa.Table], lis
     return conformed, missing
 
 
-def _sorted(tables: Mapping[str, pa.Table]) -> tuple[dict[str, pa.Table], list[str]]:
-    """Tables of the same answers in one order, or why they are not the same."""
-    candidate, keys = tables["candidate"], [(column, "ascending") for column in KEY]
-    order = pc.sort_indices(candidate, keys)
-    found, missing = {"candidate": candidate.take(order)}, []
+@dataclass(frozen=True)
+class _Questions:
+    """What follows from sound questions alone, whatever was answered: the order of their rows, and their design."""
+
+    asked: pa.Table
+    order: pa.Array
+    design: Design
+
+
+_newest: list[_Questions] = []
+"""The last ones, compared whole before they are used: looks at one suite, as in `simulate`, ask the same each time."""
+
+
+def _questions(candidate: pa.Table) -> _Questions:
+    asked = candidate.select(_ASKED)
+    known = _newest[0] if _newest else None
+    if known is None or not known.asked.equals(asked):
+        order = pc.sort_indices(asked, _ORDER)
+        known = _Questions(asked, order, _design(asked.take(order)))
+        _newest[:] = [known]
+    return known
+
+
+def _sorted(tables: Mapping[str, pa.Table], questions: _Questions) -> tuple[dict[str, pa.Table], list[str]]:
+    """Each model's answers in the questions' order, or why they are not to the same questions."""
+    found, missing = {}, []
     for role, table in tables.items():
-        if role == "candidate":
+        if table.select(_ASKED).equals(questions.asked):  # row by row: the same order fits
+            found[role] = table.select(_ANSWERED).take(questions.order)
             continue
-        if table.select(_ASKED).equals(candidate.select(_ASKED)):  # row by row: the same order fits
-            found[role] = table.select(_ANSWERED).take(order)
-            continue
-        found[role] = table.sort_by(keys)
-        missing += _differences(found["candidate"], found[role], role)
+        found[role] = table.sort_by(_ORDER)
+        missing += _differences(questions.asked.take(questions.order), found[role], role)
     return found, missing
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparring.gate.decision import decide
+from sparring.gate.evidence import _newest
 from sparring.gate.outcome import Decision
 from sparring.gate.policy import load_policy
 from tests.gate.worlds import (
@@ -279,3 +280,21 @@ def test_several_answers_a_prompt_are_averaged() -> None:
 
 def test_the_judge_is_named() -> None:
     assert later(*TABLES).judge == JUDGE
+
+
+def test_a_decision_does_not_depend_on_those_before_it() -> None:
+    """Questions are remembered from one decision to the next: never others' than the tables'."""
+    tables = promoting()
+    shuffled = [table.take(np.random.default_rng(1).permutation(table.num_rows)) for table in tables]
+    fewer = [table.slice(1) for table in tables]
+    moved = [with_value(table, "behavior", 1, "harmful-0") for table in tables]
+    cases = [tables, shuffled, fewer, moved, [tables[0], moved[1], tables[2]], [fewer[0], *tables[1:]]]
+    alone = []
+    for case in cases:
+        _newest.clear()
+        alone.append(decide(LAPTOP, *case, first_run=False))
+    assert alone[0] == alone[1] and len({decision.model_dump_json() for decision in alone}) == len(cases) - 1
+    for first in range(len(cases)):
+        for second in range(len(cases)):
+            found = [decide(LAPTOP, *cases[index], first_run=False) for index in (first, second)]
+            assert found == [alone[first], alone[second]]
