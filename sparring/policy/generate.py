@@ -1,27 +1,30 @@
-"""Sampling answers: the CPU loop for the architectures it knows, Hugging Face `generate` otherwise.
+"""Sampling answers: the fast loop for the architectures it knows, the model's own forward pass otherwise.
 
-What the prompts of a batch begin with alike (system prompt, role prompt) is computed once; equal prompts are computed
-once; finished rows leave the batch. Randomness is drawn up front, one row of uniforms a prompt, so that a row's
+Randomness is drawn up front, one row of uniforms a prompt, so that a row's
 answer does not depend on when its neighbours finish.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from sparring.policy.llama import Cache, FastLlama, supports
-from sparring.policy.logprobs import common_prefix
+from sparring.policy.architectures import supports, unwrap
+from sparring.policy.fast import FastModel
 
 log = logging.getLogger(__name__)
 
 MAX_BATCH = 96
-_COMPACT_SHARE = 0.75
+_BLOCK = 256
+_told: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -43,24 +46,23 @@ def generate(
     max_new_tokens: int,
     temperature: float,
     seed: int,
+    skip: int = 0,
     batch: int = MAX_BATCH,
     on_progress: Callable[[int], None] | None = None,
 ) -> Sampled:
     """Samples one answer for each prompt. `temperature` 0 is greedy. The same seed gives the same answers.
 
+    `skip`: how many prompts of the same draw come before these, for who samples only a part of them.
     `on_progress` is called with the number of prompts answered after each batch.
     """
-    uniforms = torch.rand(len(prompts), max_new_tokens, generator=torch.Generator().manual_seed(seed))
-    sample = _sample_fast if supports(model) else _sample_hf
-    if sample is _sample_hf:
-        log.info("model type %s: answers are sampled by Hugging Face generate", model.config.model_type)
+    uniforms = torch.rand(skip + len(prompts), max_new_tokens, generator=torch.Generator().manual_seed(seed))[skip:]
     ids: list[list[int]] = [[] for _ in prompts]
     logprobs: list[list[float]] = [[] for _ in prompts]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    with torch.inference_mode():
+    with _sampling(model) as sample:
         for start in range(0, len(order), batch):
             rows = order[start : start + batch]
-            part = sample(model, [prompts[i] for i in rows], eos, max_new_tokens, temperature, uniforms[rows])
+            part = sample([prompts[i] for i in rows], eos, temperature, uniforms[rows])
             for row, tokens, values in zip(rows, part.ids, part.logprobs, strict=True):
                 ids[row], logprobs[row] = tokens, values
             if on_progress:
@@ -68,31 +70,48 @@ def generate(
     return Sampled(ids, logprobs)
 
 
+@contextmanager
+def _sampling(model: Any) -> Iterator[Callable[[list[Sequence[int]], frozenset[int], float, Tensor], Sampled]]:
+    """The loop that samples from this model, without dropout and without gradients."""
+    with torch.inference_mode():
+        if supports(model):
+            yield partial(_sample_fast, FastModel(model))
+            return
+        _say_once(unwrap(model).config.model_type)
+        training = model.training
+        model.eval()
+        try:
+            yield partial(_sample_hf, model)
+        finally:
+            model.train(training)
+
+
+def _say_once(kind: str) -> None:
+    if kind not in _told:
+        _told.add(kind)
+        log.info("model type %s (as it is configured): answers are sampled through its own forward pass", kind)
+
+
 def _sample_fast(
-    model: Any, prompts: list[Sequence[int]], eos: frozenset[int], steps: int, temperature: float, uniforms: Tensor
+    fast: FastModel, prompts: list[Sequence[int]], eos: frozenset[int], temperature: float, uniforms: Tensor
 ) -> Sampled:
-    fast = FastLlama(model)
-    logits, cache, positions = _prefill(fast, prompts, steps)
-    rows = torch.arange(len(prompts))
-    live = torch.ones(len(prompts), dtype=torch.bool)
-    ends = torch.tensor(sorted(eos))
+    steps, device = uniforms.shape[1], fast.device
+    decoding = fast.prefill(prompts, steps)
+    ends = torch.tensor(sorted(eos), device=device)
     tokens = torch.zeros(len(prompts), steps, dtype=torch.long)
     values = torch.zeros(len(prompts), steps)
     lengths = torch.full((len(prompts),), steps)
     for step in range(steps):
-        chosen, value = _choose(logits, temperature, uniforms[rows, step])
-        tokens[rows, step], values[rows, step] = chosen, value
-        ended = torch.isin(chosen, ends) & live
-        lengths[rows[ended]] = step + 1
-        live &= ~ended
-        if step + 1 == steps or not bool(live.any()):
+        rows = decoding.rows
+        chosen, value = choose(decoding.logits, temperature, uniforms[rows, step].to(device))
+        tokens[rows, step], values[rows, step] = chosen.cpu(), value.cpu()
+        ended = torch.isin(chosen, ends)
+        lengths[rows[ended.cpu()]] = step + 1
+        if step + 1 == steps or bool(ended.all()):
             break
-        if float(live.float().mean()) < _COMPACT_SHARE:
-            keep = live.nonzero().squeeze(1)
-            cache.select(keep)
-            rows, chosen, positions, live = rows[keep], chosen[keep], positions[keep], live[keep]
-        logits = fast.forward(chosen[:, None], torch.ones(len(rows), 1, dtype=torch.bool), positions[:, None], cache)
-        positions = positions + 1
+        if bool(ended.any()):
+            decoding.drop(~ended)
+        decoding.step(chosen[~ended])
     sizes = lengths.tolist()
     return Sampled(
         [row[:n] for row, n in zip(tokens.tolist(), sizes, strict=True)],
@@ -100,50 +119,43 @@ def _sample_fast(
     )
 
 
-def _prefill(fast: FastLlama, prompts: list[Sequence[int]], steps: int) -> tuple[Tensor, Cache, Tensor]:
-    """Fills a cache with all prompts: the common beginning once, equal prompts once.
-
-    Returns the last logits (B, vocabulary), the cache for B rows and each row's next rotary position (B,).
-    """
-    distinct = list(dict.fromkeys(tuple(p) for p in prompts))
-    index = {prompt: i for i, prompt in enumerate(distinct)}
-    shared = common_prefix(distinct)
-    longest = max(len(p) for p in distinct) - shared
-    cache = fast.cache(1 if shared else len(distinct), shared + longest + steps)
-    if shared:
-        head = torch.tensor([distinct[0][:shared]])
-        fast.forward(head, torch.ones_like(head, dtype=torch.bool), torch.arange(shared)[None], cache)
-        cache.select(torch.zeros(len(distinct), dtype=torch.long))
-    ids = torch.zeros(len(distinct), longest, dtype=torch.long)
-    mask = torch.zeros(len(distinct), longest, dtype=torch.bool)
-    for i, prompt in enumerate(distinct):
-        rest = prompt[shared:]
-        ids[i, longest - len(rest) :] = torch.tensor(rest)
-        mask[i, longest - len(rest) :] = True
-    positions = shared + (mask.cumsum(1) - 1).clamp(min=0)
-    logits = fast.forward(ids, mask, positions, cache)
-    expand = torch.tensor([index[tuple(p)] for p in prompts])
-    if len(distinct) < len(prompts):
-        cache.select(expand)
-    return logits[expand], cache, torch.tensor([len(p) for p in prompts])
-
-
-def _choose(logits: Tensor, temperature: float, uniform: Tensor) -> tuple[Tensor, Tensor]:
+def choose(logits: Tensor, temperature: float, uniform: Tensor) -> tuple[Tensor, Tensor]:
     """Next tokens (B,) by inverse transform sampling and their log-probabilities at temperature 1 (B,)."""
-    logprobs = torch.log_softmax(logits, dim=-1)
     if temperature == 0:
-        chosen = logits.argmax(dim=-1)
-    else:
-        scaled = logprobs if temperature == 1.0 else torch.log_softmax(logits / temperature, dim=-1)
-        cumulative = scaled.exp().cumsum(dim=-1)
-        target = uniform[:, None] * cumulative[:, -1:]
-        chosen = torch.searchsorted(cumulative, target).squeeze(1).clamp(max=logits.shape[-1] - 1)
-    return chosen, logprobs.gather(1, chosen[:, None]).squeeze(1)
+        chosen, total = logits.argmax(dim=-1), torch.logsumexp(logits, dim=-1)
+        return chosen, logits.gather(1, chosen[:, None]).squeeze(1) - total
+    top = logits.amax(dim=-1, keepdim=True)
+    weights = ((logits - top) / temperature).exp_()
+    chosen, total = _draw(weights, uniform)
+    total = top.squeeze(1) + total.log() if temperature == 1.0 else torch.logsumexp(logits, dim=-1)
+    return chosen, logits.gather(1, chosen[:, None]).squeeze(1) - total
+
+
+def _draw(weights: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """Indices (B,) drawn in proportion to weights (B, V), and the weights' sums (B,).
+
+    First the block of `_BLOCK` neighbours that the draw falls into, then its place there: a cumulative sum over a whole
+    vocabulary costs many times as much. A weight of zero is never drawn.
+    """
+    blocks = F.pad(weights, (0, -weights.shape[1] % _BLOCK)).view(len(weights), -1, _BLOCK)
+    sums = blocks.sum(-1).cumsum(-1)
+    target = uniform[:, None] * sums[:, -1:]
+    number = _first_above(sums, target)
+    before = torch.where(number > 0, sums.gather(1, (number - 1).clamp(min=0)), 0.0)
+    inside = blocks[torch.arange(len(weights), device=weights.device), number.squeeze(1)].cumsum(-1)
+    return (number * _BLOCK + _first_above(inside, target - before)).squeeze(1), sums[:, -1]
+
+
+def _first_above(cumulative: Tensor, target: Tensor) -> Tensor:
+    """Where a cumulative sum (B, N) first exceeds `target` (B, 1); rounding may have left the target at its end."""
+    below_end = torch.minimum(target, torch.nextafter(cumulative[:, -1:], torch.zeros_like(target)))
+    return torch.searchsorted(cumulative, below_end, right=True).clamp(max=cumulative.shape[1] - 1)
 
 
 def _sample_hf(
-    model: Any, prompts: list[Sequence[int]], eos: frozenset[int], steps: int, temperature: float, uniforms: Tensor
+    model: Any, prompts: list[Sequence[int]], eos: frozenset[int], temperature: float, uniforms: Tensor
 ) -> Sampled:
+    steps, device = uniforms.shape[1], next(model.parameters()).device
     longest = max(len(p) for p in prompts)
     ids = torch.zeros(len(prompts), longest, dtype=torch.long)
     mask = torch.zeros(len(prompts), longest, dtype=torch.long)
@@ -156,9 +168,10 @@ def _sample_hf(
     step_ids, live = ids, [True] * len(prompts)
     for step in range(steps):
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -step_ids.shape[1] :]
-        out = model(step_ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True)
+        inputs = {"attention_mask": mask.to(device), "position_ids": positions.to(device), "past_key_values": cache}
+        out = model(step_ids.to(device), **inputs, use_cache=True)
         cache = out.past_key_values
-        chosen, value = _choose(out.logits[:, -1].float(), temperature, uniforms[:, step])
+        chosen, value = choose(out.logits[:, -1].float(), temperature, uniforms[:, step].to(device))
         for row, (token, logprob) in enumerate(zip(chosen.tolist(), value.tolist(), strict=True)):
             if live[row]:
                 tokens[row].append(token)
@@ -166,6 +179,6 @@ def _sample_hf(
                 live[row] = token not in eos
         if not any(live):
             break
-        step_ids = chosen[:, None]
+        step_ids = chosen[:, None].cpu()
         mask = torch.cat([mask, torch.ones(len(prompts), 1, dtype=torch.long)], dim=1)
     return Sampled(tokens, values)

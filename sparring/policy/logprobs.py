@@ -1,32 +1,56 @@
 """Log-probabilities of completions without padding, and with what their prompts share computed once.
 
-A batch becomes one row of segments, a tree: what all prompts begin with (system prompt, chat header), the rest of each
-distinct prompt, and behind it each of its completions. A boolean mask lets a token see its own segment up to itself
-and the segments that lead to it. Equal to the padded forward within float error (tested); Prefix Grouper (arXiv
-2506.05433) describes the idea for one prompt. Attention is quadratic in the row, so batches stay small (micro-batches).
+A batch becomes one row, a tree: what prompts begin with alike (system prompt, chat header, role prompt), the rest of
+each distinct prompt, and behind it all of its completions. Equal to the padded forward within float error (tested).
+Models whose attention can be exchanged (`sparring.policy.architectures`) attend along the branches of the tree; others
+get the tree as a mask, and pay the square of the row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import AttentionInterface
+
+from sparring.policy.architectures import attends_freely, unwrap
+from sparring.policy.tree import Block, Branches, Tokens, prefix_tree, sees, tree_attention
+
+_ATTENTION = "sparring_tree"
+AttentionInterface.register(_ATTENTION, tree_attention)
 
 
 @dataclass(frozen=True)
 class Packed:
-    """A packed batch: `ids` and `positions` (1, W) int64, `mask` (1, 1, W, W) bool.
+    """A packed batch: `ids` and `positions` (1, W) int64, and the blocks that the columns form.
 
     `columns[b]` holds, for each token of completion b, the column whose logits predict it.
     """
 
     ids: Tensor
     positions: Tensor
-    mask: Tensor
+    blocks: list[Block]
     columns: list[list[int]]
+
+    @property
+    def mask(self) -> Tensor:
+        """(1, 1, W, W) bool: True where the token of the row may see the token of the column."""
+        return self.mask_within(None)
+
+    def mask_within(self, window: int | None) -> Tensor:
+        """`mask` for layers in which a token sees at most `window` positions, its own included."""
+        width = self.ids.shape[1]
+        mask = torch.zeros(width, width, dtype=torch.bool)
+        for number, block in enumerate(self.blocks):
+            spans = [(self.blocks[i].start, self.blocks[i].end) for i in (*block.path, number)]
+            seen = sees(self.blocks, number, window).split([end - start for start, end in spans], dim=1)
+            for (start, end), part in zip(spans, seen, strict=True):
+                mask[block.start : block.end, start:end] = part
+        return mask[None, None]
 
 
 def pack(prompt_ids: Tensor, prompt_mask: Tensor, completion_ids: Tensor, completion_mask: Tensor) -> Packed:
@@ -36,29 +60,21 @@ def pack(prompt_ids: Tensor, prompt_mask: Tensor, completion_ids: Tensor, comple
 
 def pack_rows(prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> Packed:
     """Packs token lists; completion b stands behind prompt b. Prompts have at least one token."""
-    keys = [tuple(p) for p in prompts]
-    distinct = list(dict.fromkeys(keys))
-    shared = common_prefix(distinct) if len(distinct) > 1 else 0
-    row = _Row()
-    row.add(distinct[0][:shared], 0, ())
-    places = {}
-    for prompt in distinct:
-        segment = row.add(prompt[shared:], shared, (0,))
-        places[prompt] = (segment, len(row.ids) - 1)
-    columns = []
-    for key, completion in zip(keys, completions, strict=True):
-        segment, last = places[key]
-        start = len(row.ids)
-        row.add(completion[:-1], len(key), (0, segment))
-        columns.append([last, *range(start, len(row.ids))][: len(completion)])
-    return Packed(torch.tensor([row.ids]), torch.tensor([row.positions]), row.mask(), columns)
-
-
-def common_prefix(prompts: Sequence[tuple[int, ...]]) -> int:
-    """Length of the beginning that all prompts share, leaving each at least one token of its own."""
-    first, last = min(prompts), max(prompts)
-    limit = min(len(p) for p in prompts) - 1
-    return next((i for i in range(limit) if first[i] != last[i]), max(limit, 0))
+    rows: dict[Tokens, list[int]] = {}
+    for row, prompt in enumerate(prompts):
+        rows.setdefault(tuple(prompt), []).append(row)
+    tree, ends = prefix_tree(list(rows))
+    columns: list[list[int]] = [[] for _ in prompts]
+    for prompt, numbers in rows.items():
+        last, start = tree.columns(ends[prompt])[-1], len(tree.ids)
+        for row in numbers:  # the last token of a completion predicts nothing
+            size = max(len(completions[row]) - 1, 0)
+            columns[row] = [last, *range(start, start + size)][: len(completions[row])]
+            start += size
+        segments = [completions[row][:-1] for row in numbers if len(completions[row]) > 1]
+        if segments:
+            tree.add(segments, (*tree.blocks[ends[prompt]].path, ends[prompt]))
+    return Packed(torch.tensor([tree.ids]), tree.positions()[None], tree.blocks, columns)
 
 
 def packed_logprobs(
@@ -70,51 +86,52 @@ def packed_logprobs(
     """
     kept = sorted({column for row in packed.columns for column in row})
     index = {column: i for i, column in enumerate(kept)}
-    width = completion_ids.shape[1]
-    picks = torch.tensor([[index[c] for c in row] + [0] * (width - len(row)) for row in packed.columns])
-    picks = picks.to(completion_ids.device)
-    out = model(
-        input_ids=packed.ids.to(completion_ids.device),
-        attention_mask=packed.mask.to(completion_ids.device),
-        position_ids=packed.positions.to(completion_ids.device),
-        logits_to_keep=torch.tensor(kept, device=completion_ids.device),
-        use_cache=False,
-    )
+    width, device = completion_ids.shape[1], completion_ids.device
+    picks = torch.tensor([[index[c] for c in row] + [0] * (width - len(row)) for row in packed.columns]).to(device)
+    with _along_the_tree(model, packed, device) as attention:
+        out = model(
+            input_ids=packed.ids.to(device),
+            position_ids=packed.positions.to(device),
+            logits_to_keep=torch.tensor(kept, device=device),
+            use_cache=False,
+            **attention,
+        )
     logits = out.logits[0].float()
     total = torch.logsumexp(logits, dim=-1)
     logprobs = logits[picks, completion_ids] - total[picks]
     if not entropy:
         return logprobs, None
     with torch.no_grad():
-        entropies = total - (torch.softmax(logits, dim=-1) * logits).sum(-1)
+        entropies = total - torch.linalg.vecdot(torch.softmax(logits, dim=-1), logits)
     return logprobs, entropies[picks]
 
 
-class _Row:
-    """A packed row while it is built: each token's id, position and segment, and each segment's ancestors."""
+@contextmanager
+def _along_the_tree(model: Any, packed: Packed, device: torch.device) -> Iterator[dict[str, Any]]:
+    """What `model(...)` must be given, while its attention follows the tree."""
+    inner = unwrap(model)
+    if not attends_freely(inner):
+        yield {"attention_mask": _masks(inner.config, packed, device)}
+        return
+    before = inner.config._attn_implementation
+    inner.config._attn_implementation = _ATTENTION
+    try:
+        yield {"attention_mask": None, "branches": Branches(packed.blocks, device)}
+    finally:
+        inner.config._attn_implementation = before
 
-    def __init__(self) -> None:
-        self.ids: list[int] = []
-        self.positions: list[int] = []
-        self._segments: list[int] = []
-        self._ancestors: list[tuple[int, ...]] = []
 
-    def add(self, ids: Sequence[int], position: int, ancestors: tuple[int, ...]) -> int:
-        """Appends a segment whose first token has `position`; returns its number."""
-        number = len(self._ancestors)
-        self._ancestors.append(ancestors)
-        self.ids.extend(ids)
-        self.positions.extend(range(position, position + len(ids)))
-        self._segments.extend([number] * len(ids))
-        return number
+def _masks(config: Any, packed: Packed, device: torch.device) -> Any:
+    """The tree as a mask; a model with layers of several types takes one for each."""
+    eager, window = config._attn_implementation == "eager", getattr(config, "sliding_window", None)
 
-    def mask(self) -> Tensor:
-        """(1, 1, W, W) bool: True where the token of the row may see the token of the column."""
-        sees = torch.eye(len(self._ancestors), dtype=torch.bool)
-        for number, ancestors in enumerate(self._ancestors):
-            sees[number, list(ancestors)] = True
-        segments = torch.tensor(self._segments, dtype=torch.long)
-        return (sees[segments][:, segments].tril())[None, None]
+    def mask(width: int | None) -> Tensor:
+        sees = packed.mask_within(width).to(device)
+        return torch.where(sees, 0.0, torch.finfo(torch.float32).min) if eager else sees
+
+    if getattr(config, "layer_types", None) and window:
+        return {"full_attention": mask(None), "sliding_attention": mask(window)}
+    return mask(window)
 
 
 def _rows(ids: Tensor, mask: Tensor) -> list[list[int]]:

@@ -13,8 +13,9 @@ from sparring.errors import ModelError
 from sparring.policy.chat import ChatEncoder
 from sparring.policy.generate import generate
 from sparring.policy.load import Policy, load_policy
-from sparring.policy.logprobs import common_prefix, pack, packed_logprobs
+from sparring.policy.logprobs import pack, packed_logprobs
 from sparring.policy.packaged import import_folder
+from sparring.policy.tree import common_prefix
 from sparring.store import open_store
 from tests.models import save_tiny
 

@@ -1,6 +1,7 @@
 """Served equals gated: the exported folder gives the same token ids, prefill and greedy answers as the gate's encoding.
 
-This release plays without private thought (`game.cot` can only be false), so that there is none to strip or to leak.
+A model trained to think first carries role text and begun thought in its own chat template (tests/policy/
+test_served_thoughts.py).
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sparring.config.run import GameConfig
 from sparring.policy.generate import generate
 from sparring.policy.load import Policy, load_policy
 from sparring.registry.champion import append
@@ -115,10 +115,6 @@ def test_greedy_answers_of_the_export_are_those_of_the_gate(
         ids = torch.tensor([served_ids(tokenizer, prompt)])
         out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=TOKENS, do_sample=False)
         assert tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True).strip() == expected
-
-
-def test_there_is_no_private_thought_to_leak() -> None:
-    assert GameConfig.model_json_schema()["properties"]["cot"]["const"] is False
 
 
 @pytest.fixture(scope="module")
