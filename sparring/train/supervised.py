@@ -80,7 +80,7 @@ def distil(
     sampled = generate(model, prompts, eos=chat.eos, max_new_tokens=tokens, temperature=_DISTIL_TEMPERATURE, seed=seed)
     answers = [answer or "" for _, answer in chat.read(sampled.ids)]
     verdicts = judge.judge([JudgeCase(text, answer, "benign") for text, answer in zip(texts, answers, strict=True)])
-    passed = [i for i, (v, answer) in enumerate(zip(verdicts, answers, strict=True)) if v.benign_pass and answer]
+    passed = [i for i, v in enumerate(verdicts) if v.benign_pass and (answers[i] or not game.cot)]
     if not game.cot:
         return [Example(prompts[i], sampled.ids[i][:HELPFUL_TOKENS]) for i in passed]
     if chat.thinks:

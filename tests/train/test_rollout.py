@@ -9,11 +9,13 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -33,8 +35,9 @@ from sparring.replay.games import poolable, read_games
 from sparring.train.roles import ATTACKER, DEFENDER
 from sparring.train.rollout import GamePlayer
 from sparring.train.rows import rollout_rows
+from sparring.train.session import train
 from sparring.train.transcripts import games_table
-from tests.train.small import SEEDS, KeywordJudge
+from tests.train.small import SEEDS, SMALL, KeywordJudge, session
 
 Script = Callable[[int, str], str]
 """(number of the row, its prompt as text) → what is written, tags and all."""
@@ -280,3 +283,30 @@ def parquet(table: pa.Table) -> bytes:
     sink = io.BytesIO()
     pq.write_table(table, sink)
     return sink.getvalue()
+
+
+def test_a_random_model_with_thoughts_is_trained_on_its_broken_formats_alone(
+    folder: Path, policy: Policy, tmp_path: Path
+) -> None:
+    """A real training: nothing can be judged, so that the format's term is all that is paid; weights stay finite."""
+    base = session(
+        policy, folder, tmp_path / "work", config=SMALL.model_copy(update={"max_void_share": 1.0, "steps": 1})
+    )
+    game = GameConfig(cot=True, attack_tokens=4, answer_tokens=4, thought_tokens=4, turns=2, max_prompt_tokens=200)
+    schedule = Schedule(SEEDS, [], Composition(2, 2, 0), 0.5, 1)
+    judge, embedder = Recording(), default_embedder()
+    player = GamePlayer(game, schedule, policy.chat, judge, embedder, group=2, seed=1, round_number=1)
+    games: list[Game] = []
+    model = train(replace(base, player=player), 16, lambda _, played, curve: games.extend(played))
+    assert len(games) == 8 and not judge.cases
+    assert {g.reason for g in games} == {"attack broke the format", "answer broke the format"}
+    assert {g.attacker_reward for g in games if g.kind == "generated"} == {BROKEN}
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_training_goes_on_while_a_third_of_the_calls_fail(folder: Path, policy: Policy, tmp_path: Path) -> None:
+    curves: list[dict[str, float]] = []
+    flaky = session(policy, folder, tmp_path / "work", judge=Flaky())
+    train(flaky, 12, lambda _, played, curve: curves.append(curve))
+    assert [curve["step"] for curve in curves] == [1, 2]
+    assert all(0.3 <= curve["void"] < SMALL.max_void_share for curve in curves)
