@@ -43,7 +43,7 @@ def generate(
     prompts: Sequence[Sequence[int]],
     *,
     eos: frozenset[int],
-    max_new_tokens: int,
+    max_new_tokens: int | Sequence[int],
     temperature: float,
     seed: int,
     skip: int = 0,
@@ -52,17 +52,21 @@ def generate(
 ) -> Sampled:
     """Samples one answer for each prompt. `temperature` 0 is greedy. The same seed gives the same answers.
 
+    `max_new_tokens`: one number for all prompts, or one for each.
+
     `skip`: how many prompts of the same draw come before these, for who samples only a part of them.
     `on_progress` is called with the number of prompts answered after each batch.
     """
-    uniforms = torch.rand(skip + len(prompts), max_new_tokens, generator=torch.Generator().manual_seed(seed))[skip:]
+    limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
+    most = max_new_tokens if isinstance(max_new_tokens, int) else max(limits, default=0)
+    uniforms = torch.rand(skip + len(prompts), most, generator=torch.Generator().manual_seed(seed))[skip:]
     ids: list[list[int]] = [[] for _ in prompts]
     logprobs: list[list[float]] = [[] for _ in prompts]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     with _sampling(model) as sample:
         for start in range(0, len(order), batch):
             rows = order[start : start + batch]
-            part = sample([prompts[i] for i in rows], eos, temperature, uniforms[rows])
+            part = sample([prompts[i] for i in rows], [limits[i] for i in rows], eos, temperature, uniforms[rows])
             for row, tokens, values in zip(rows, part.ids, part.logprobs, strict=True):
                 ids[row], logprobs[row] = tokens, values
             if on_progress:
@@ -71,7 +75,7 @@ def generate(
 
 
 @contextmanager
-def _sampling(model: Any) -> Iterator[Callable[[list[Sequence[int]], frozenset[int], float, Tensor], Sampled]]:
+def _sampling(model: Any) -> Iterator[Callable[..., Sampled]]:
     """The loop that samples from this model, without dropout and without gradients."""
     with torch.inference_mode():
         if supports(model):
@@ -93,9 +97,14 @@ def _say_once(kind: str) -> None:
 
 
 def _sample_fast(
-    fast: FastModel, prompts: list[Sequence[int]], eos: frozenset[int], temperature: float, uniforms: Tensor
+    fast: FastModel,
+    prompts: list[Sequence[int]],
+    limits: list[int],
+    eos: frozenset[int],
+    temperature: float,
+    uniforms: Tensor,
 ) -> Sampled:
-    steps, device = uniforms.shape[1], fast.device
+    steps, device, most = max(limits), fast.device, torch.tensor(limits)
     decoding = fast.prefill(prompts, steps)
     ends = torch.tensor(sorted(eos), device=device)
     tokens = torch.zeros(len(prompts), steps, dtype=torch.long)
@@ -105,7 +114,7 @@ def _sample_fast(
         rows = decoding.rows
         chosen, value = choose(decoding.logits, temperature, uniforms[rows, step].to(device))
         tokens[rows, step], values[rows, step] = chosen.cpu(), value.cpu()
-        ended = torch.isin(chosen, ends)
+        ended = torch.isin(chosen, ends) | (most[rows] <= step + 1).to(device)
         lengths[rows[ended.cpu()]] = step + 1
         if step + 1 == steps or bool(ended.all()):
             break
@@ -153,9 +162,14 @@ def _first_above(cumulative: Tensor, target: Tensor) -> Tensor:
 
 
 def _sample_hf(
-    model: Any, prompts: list[Sequence[int]], eos: frozenset[int], temperature: float, uniforms: Tensor
+    model: Any,
+    prompts: list[Sequence[int]],
+    limits: list[int],
+    eos: frozenset[int],
+    temperature: float,
+    uniforms: Tensor,
 ) -> Sampled:
-    steps, device = uniforms.shape[1], next(model.parameters()).device
+    steps, device = max(limits), next(model.parameters()).device
     longest = max(len(p) for p in prompts)
     ids = torch.zeros(len(prompts), longest, dtype=torch.long)
     mask = torch.zeros(len(prompts), longest, dtype=torch.long)
@@ -176,7 +190,7 @@ def _sample_hf(
             if live[row]:
                 tokens[row].append(token)
                 values[row].append(logprob)
-                live[row] = token not in eos
+                live[row] = token not in eos and step + 1 < limits[row]
         if not any(live):
             break
         step_ids = chosen[:, None].cpu()
