@@ -19,13 +19,14 @@ from sparring.progress import Progress
 from sparring.registry.checkpoints import load_checkpoint
 from sparring.registry.signing import key_from_env, password_from_env, sign_checkpoint
 from sparring.steps.budget import Meter
-from sparring.steps.play import play
+from sparring.steps.play import gpus, play
+from sparring.steps.processes import Job, launch
 from sparring.steps.results import SelfplayResult
 from sparring.steps.training import Keys, SelfplayInputs, SelfplayStepConfig, needs_warm, put_table
 from sparring.steps.warm_start import warm
 from sparring.store.base import Store
 from sparring.train.curves import CurveFile
-from sparring.train.transcripts import Transcripts, games_table
+from sparring.train.transcripts import games_table
 
 __all__ = ["SelfplayInputs", "SelfplayStepConfig", "run"]
 
@@ -36,13 +37,19 @@ def run(config: SelfplayStepConfig, store: Store, inputs: SelfplayInputs, progre
     if config.candidate:
         return _given(config.candidate, store, keys)
     key = key_from_env(config.registry.sign_key_env) if config.registry.sign_key_env else None
-    meter = Meter(config.budget, store, keys.spent, _gpus())
-    curves, games = CurveFile(store, keys.curves), Transcripts(inputs.work / f"round-{inputs.prepared.round:06d}")
+    meter, curves = Meter(config.budget, store, keys.spent, gpus()), CurveFile(store, keys.curves)
+    games = inputs.transcripts
     warmed = warm(config, store, inputs, curves, meter, progress) if needs_warm(config, inputs) else None
     start = load_checkpoint(store, warmed or inputs.prepared.start, inputs.work / "checkpoints")
     candidate, guard = warmed or inputs.prepared.start, ""
     if config.selfplay.steps:
-        candidate, guard = play(config, store, inputs, start, curves, games, meter, progress)
+        states = inputs.states(store)
+        states.restore(games.folder / "train", games)
+        if config.selfplay.processes > 1:
+            candidate, guard = launch(Job(config, inputs, store.url, start), progress)
+            meter, curves = Meter(config.budget, store, keys.spent, gpus()), CurveFile(store, keys.curves)
+        else:
+            candidate, guard = play(config, store, inputs, start, curves, games, meter, progress)
     if key:
         sign_checkpoint(store, candidate, key, password_from_env())
     table = games.table()
@@ -58,14 +65,10 @@ def run(config: SelfplayStepConfig, store: Store, inputs: SelfplayInputs, progre
         guard=guard,
         spent=meter.spent.numbers() if meter.limited else {},
     )
+    if config.selfplay.steps:
+        states.clear()
     shutil.rmtree(games.folder, ignore_errors=True)  # training states can be gigabytes; the candidate is stored
     return result
-
-
-def _gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count()
 
 
 def _stopped(config: SelfplayStepConfig, meter: Meter, curves: CurveFile) -> str:

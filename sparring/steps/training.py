@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,6 +27,10 @@ from sparring.game.schedule import Replayed
 from sparring.steps.results import PrepareResult
 from sparring.store.base import Store
 from sparring.store.datasets import load_table
+from sparring.train.transcripts import Transcripts
+
+if TYPE_CHECKING:
+    from sparring.train.states import States
 
 _LABELS: tuple[Label, ...] = ("harmful", "benign")
 
@@ -67,6 +72,17 @@ class SelfplayInputs:
     prepared: PrepareResult
     seed: int
     work: Path
+
+    @property
+    def transcripts(self) -> Transcripts:
+        """The games of the round's steps, in the work folder."""
+        return Transcripts(self.work / f"round-{self.prepared.round:06d}")
+
+    def states(self, store: Store) -> States:
+        """The round's training states in the store."""
+        from sparring.train.states import States
+
+        return States(store, f"{Keys(self.prepared.round).folder}/states")
 
     @property
     def round_seed(self) -> int:

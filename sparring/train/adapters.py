@@ -24,7 +24,8 @@ from torch import Tensor
 
 from sparring.config.roles import LoraConfig as LoraSection
 from sparring.errors import ModelError
-from sparring.policy.generate import Sampled, generate
+from sparring.policy.generate import Sampled
+from sparring.train.ranks import generate_over_ranks
 from sparring.train.roles import ATTACKER, DEFENDER, Begun
 
 NAMES: Final = {ATTACKER: "attacker", DEFENDER: "default"}
@@ -172,6 +173,6 @@ class AdapterRoles:
     ) -> Sampled:
         """See `Roles`."""
         with plain(self.model, role) as merged:
-            return generate(
+            return generate_over_ranks(
                 merged, prompts, eos=self.eos, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
             )

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from sparring.config.run import SelfplayConfig
 from sparring.game.records import Kind
-from sparring.policy.generate import Sampled, generate
+from sparring.policy.generate import Sampled
+from sparring.train.ranks import generate_over_ranks
 from sparring.train.roles import ATTACKER, DEFENDER, Roles
 
 _STREAM = 0x9E3779B97F4A7C15
@@ -108,7 +109,7 @@ class OpposedRoles:
             )
             parts.append((ours, own))
         if theirs:
-            sampled = generate(
+            sampled = generate_over_ranks(
                 self.opponents.model(self.cast.opponent, role),
                 [prompts[i] for i in theirs],
                 eos=self.eos,

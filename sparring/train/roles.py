@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from sparring.policy.generate import Sampled, generate
+from sparring.policy.generate import Sampled
+from sparring.train.ranks import generate_over_ranks
 
 ATTACKER: Final = 0
 DEFENDER: Final = 1
@@ -51,7 +52,7 @@ class SharedRoles:
         seed: int,
     ) -> Sampled:
         """See `Roles`."""
-        return generate(
+        return generate_over_ranks(
             self.model, prompts, eos=self.eos, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
         )
 

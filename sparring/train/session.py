@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformers import PrinterCallback
-from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig
 
 from sparring.config.run import SelfplayConfig
@@ -21,9 +20,11 @@ from sparring.errors import TrainingStopped
 from sparring.train.guards import Line
 from sparring.train.league import Opponents, rest_opponents
 from sparring.train.players import Players, trainer_of
+from sparring.train.ranks import check_world, mine, padded
 from sparring.train.roles import ATTACKER, DEFENDER, Begun
 from sparring.train.rollout import GamePlayer
 from sparring.train.rows import rollout_rows
+from sparring.train.states import newest_state
 from sparring.train.supervised import Example, collate
 from sparring.train.trainer import Features
 from sparring.train.vllm import rollout_mode, vllm_arguments
@@ -38,6 +39,7 @@ class Session:
 
     `stop` is asked after each step; True ends the training there. With adapters `start` is their base, and `begun`
     names those to go on from. `opponents` are a league's. `history` are the curve's lines that a killed try left.
+    `keep(folder, step)` puts a training state away, every `checkpoint_minutes`.
     """
 
     config: SelfplayConfig
@@ -52,6 +54,7 @@ class Session:
     begun: Begun | None = None
     opponents: Opponents | None = None
     history: Sequence[Line] = ()
+    keep: Callable[[Path, int], None] | None = None
 
 
 def train(session: Session, rows: int, on_step: OnStep) -> Any:
@@ -61,7 +64,7 @@ def train(session: Session, rows: int, on_step: OnStep) -> Any:
     each optimizer step. Raises TrainingStopped, with the model as the last good step left it, when a guard trips.
     """
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func's warning: the version is pinned
-    watch = Watch(session.config, on_step, session.stop, session.history)
+    watch = Watch(session.config, on_step, session.stop, session.history, session.keep)
     players = Players(session)
     trainer = trainer_of(session)(
         model=str(session.start),
@@ -80,9 +83,11 @@ def train(session: Session, rows: int, on_step: OnStep) -> Any:
         callbacks=[watch],
     )
     watch.trainer = trainer
+    check_world(session.config.processes, trainer.accelerator.num_processes)
     trainer.remove_callback(PrinterCallback)
     try:
-        trainer.train(resume_from_checkpoint=_last_state(session.work))
+        found = newest_state(session.work)
+        trainer.train(resume_from_checkpoint=str(found[1]) if found else None)
         reason = watch.reason
     except TrainingStopped as stopped:  # before an update that would have spoilt the weights
         reason = stopped.message
@@ -99,6 +104,7 @@ def _recorded_score(score: list[float], **_: Any) -> list[float]:
 
 def _arguments(session: Session, rows: int) -> GRPOConfig:
     config = session.config
+    rows = process_rows(rows, config)
     micro = micro_batch(rows, config.group, config.micro_batch)
     if micro < min(rows, config.micro_batch) // 2:
         log.warning(
@@ -132,6 +138,8 @@ def _arguments(session: Session, rows: int) -> GRPOConfig:
         use_cpu=not torch.cuda.is_available(),  # transformers wants to be told before it multiplies in bf16 there
         gradient_checkpointing=False,
         disable_dropout=True,
+        ddp_broadcast_buffers=False,  # processes need not pass the model equally often
+        ddp_find_unused_parameters=False,
         model_init_kwargs={"dtype": "float32", "use_safetensors": True, "trust_remote_code": False},
         logging_steps=1,
         save_strategy="steps",
@@ -145,6 +153,12 @@ def _arguments(session: Session, rows: int) -> GRPOConfig:
     )
 
 
+def process_rows(rows: int, config: SelfplayConfig) -> int:
+    """Rows of a step that one process trains on, filled up so that every process has whole groups and as many."""
+    multiple = config.group * config.processes
+    return (rows + -rows % multiple) // config.processes
+
+
 def micro_batch(rows: int, group: int, wanted: int) -> int:
     """Rows of a micro-batch: the largest divisor of `rows` that keeps groups whole and is at most half above `wanted`.
 
@@ -156,7 +170,7 @@ def micro_batch(rows: int, group: int, wanted: int) -> int:
 
 def _groups(config: SelfplayConfig, rows: int) -> Dataset:
     """One dataset row a group of `group` training rows; it only names the step, the schedule does the rest."""
-    per_step = rows // config.group
+    per_step = process_rows(rows, config) * config.processes // config.group
     return Dataset.from_list([{"prompt": f"{step}:{g}"} for step in range(config.steps) for g in range(per_step)])
 
 
@@ -167,7 +181,7 @@ def _roll(session: Session, players: Players, watch: Watch, prompts: list[str], 
     watch.played(step, played)
     rows = rollout_rows(played, trained=trained_roles(session.config))
     rest_opponents(rows, {ATTACKER: played.attackers.slots, DEFENDER: played.defenders.slots}, seats)
-    return rows
+    return mine(padded(rows, session.config.group * session.config.processes))
 
 
 def trained_roles(config: SelfplayConfig) -> list[int]:
@@ -180,14 +194,12 @@ def _lesson_plan(session: Session) -> Callable[[int, int, int], Any] | None:
         return None
     size = session.config.sft_batch
 
-    def batch(step: int, part: int, parts: int) -> Any:
-        chosen = random.Random(f"{session.seed}/sft/{step}").choices(session.lessons, k=size)[part::parts]
-        return collate(chosen) if chosen else None
+    def batch(step: int, part: int, parts: int) -> tuple[Any, float]:
+        every = random.Random(f"{session.seed}/sft/{step}").choices(session.lessons, k=size)
+        chosen = every[part::parts]
+        tokens = sum(len(example.answer) for example in every)
+        if not chosen or not tokens:  # a process without a row still takes part in the pass of the others
+            return (collate(every[:1]), 0.0) if tokens and session.config.processes > 1 else (None, 0.0)
+        return collate(chosen), sum(len(example.answer) for example in chosen) / tokens
 
     return batch
-
-
-def _last_state(work: Path) -> str | None:
-    found = get_last_checkpoint(str(work)) if work.is_dir() else None
-    # the trainer's state is written last: a folder without it was cut off by a kill
-    return found if found and (Path(found) / "trainer_state.json").is_file() else None

@@ -8,15 +8,19 @@ prompt computed once, and the supervised term. With `features` None a step equal
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOTrainer
 
-from sparring.errors import TrainingStopped
+from sparring.errors import TrainingError, TrainingStopped
 from sparring.policy.logprobs import pack, packed_logprobs
 from sparring.train.advantages import grpo, reinforce_pp
 
@@ -28,15 +32,15 @@ EXTRA = ("role", "score", "valid", "slot")
 class Features:
     """What differs from stock GRPO. `kl` weighs the KL penalty inside the reward (`grpo` has TRL's, in the loss).
 
-    `sft(step, slice, of)` returns the supervised batch of one micro-batch as model inputs with `labels`, None to leave
-    the term out.
+    `sft(step, part, parts)` returns the supervised batch of one of the step's micro-batches, over all processes, as
+    model inputs with `labels` (None where there is none), and the share that its tokens are of the step's.
     """
 
     estimator: Literal["reinforce_pp", "grpo"] = "reinforce_pp"
     kl: float = 0.0
     group_baseline: bool = False
     sft_coef: float = 0.0
-    sft: Callable[[int, int, int], dict[str, Any] | None] | None = None
+    sft: Callable[[int, int, int], tuple[dict[str, Any] | None, float]] | None = None
 
 
 class SelfPlayTrainer(GRPOTrainer):
@@ -50,6 +54,7 @@ class SelfPlayTrainer(GRPOTrainer):
         self.features = features
         self._rows: dict[str, Tensor] = {}
         self.step_stats: dict[str, float] = {}
+        self._taught = 0.0
 
     def _calculate_rewards(self, inputs: Any, *args: Any) -> Any:
         if self.features:
@@ -65,19 +70,27 @@ class SelfPlayTrainer(GRPOTrainer):
         # a sampler with other kernels (vLLM) has TRL compute log π_old by the trained model; ours tells it exactly
         old = batch.get("old_per_token_logps", batch["sampling_per_token_logps"])
         reference = batch.get("ref_per_token_logps")
-        batch["advantages"] = self._advantages(self.features, old, reference, mask)
+        batch["advantages"] = self._over_ranks(self.features, old, reference, mask)
         if reference is not None:
-            total = mask.sum().clamp(min=1)
-            self.step_stats["kl"] = float((((old - reference) * mask).sum() / total).item())
+            sums = torch.stack([((old - reference) * mask).sum(), mask.sum().to(old.dtype)])
+            gap, total = self.accelerator.reduce(sums) if self.accelerator.num_processes > 1 else sums
+            self.step_stats["kl"] = float((gap / total.clamp(min=1)).item())
         batch["group"] = torch.arange(len(mask), device=mask.device)
         return batch
 
-    def _advantages(self, features: Features, old: Tensor, reference: Tensor | None, mask: Tensor) -> Tensor:
-        score, group, valid = self._rows["score"].float(), self._rows["slot"], self._rows["valid"].bool()
-        if features.estimator == "grpo":
-            return grpo(score, mask, group, valid)
-        baseline = group if features.group_baseline else None
-        return reinforce_pp(score, old, reference, mask, self._rows["role"], valid, features.kl, baseline)
+    def _over_ranks(self, features: Features, old: Tensor, reference: Tensor | None, mask: Tensor) -> Tensor:
+        """Advantages of this process' rows, with the statistics of all processes' rows."""
+        one, (rows, width) = self.accelerator, mask.shape
+        if one.num_processes == 1:
+            return _advantages(features, self._rows, old, reference, mask)
+
+        def everyones(part: Tensor) -> Tensor:
+            return one.gather(one.pad_across_processes(part, dim=1) if part.dim() == 2 else part)  # type: ignore[no-any-return]
+
+        columns = {name: everyones(column) for name, column in self._rows.items()}
+        whole = None if reference is None else everyones(reference)
+        advantages = _advantages(features, columns, everyones(old), whole, everyones(mask))
+        return advantages[rows * one.process_index : rows * (one.process_index + 1), :width]
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         before = self._buffered_inputs
@@ -120,6 +133,18 @@ class SelfPlayTrainer(GRPOTrainer):
             raise TrainingStopped(f"step {self.state.global_step + 1}: the loss or its gradient is not finite")
         return norm
 
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """A state that cannot be written leaves the one before it. Raises TrainingError."""
+        folder = Path(str(self.args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have words of their own
+            shutil.rmtree(folder, ignore_errors=True)
+            raise TrainingError(
+                f"the training state of step {self.state.global_step} cannot be written to {folder}: {error}",
+                hint="free some space and run again: it goes on from the state before",
+            ) from error
+
     def _compute_loss(self, model: Any, inputs: Any) -> Any:
         if not self.features:
             return super()._compute_loss(model, inputs)
@@ -133,15 +158,30 @@ class SelfPlayTrainer(GRPOTrainer):
         return loss + self._supervised(model)
 
     def _supervised(self, model: Any) -> Any:
-        features, parts = self.features, self.current_gradient_accumulation_steps
+        """This micro-batch's part of the mean over the answer tokens of the step's supervised rows."""
+        features, parts, ranks = self.features, self.current_gradient_accumulation_steps, self.accelerator.num_processes
         if not features or not features.sft or features.sft_coef == 0:
             return 0.0
-        batch = features.sft(self.state.global_step, self._step % parts, parts)
-        if batch is None:
-            return 0.0
-        loss: Tensor = model(**self._prepare_input(batch), use_cache=False).loss
-        self.step_stats["sft_loss"] = float(loss.detach())
-        return features.sft_coef * loss / parts
+        part = self._step % parts
+        batch, weight = features.sft(
+            self.state.global_step, part * ranks + self.accelerator.process_index, parts * ranks
+        )
+        loss = None if batch is None else model(**self._prepare_input(batch), use_cache=False).loss
+        self._taught = (self._taught if part else 0.0) + (0.0 if loss is None else float(loss.detach()) * weight)
+        if part == parts - 1:
+            taught = torch.tensor(self._taught, device=self.accelerator.device)
+            self.step_stats["sft_loss"] = float(self.accelerator.reduce(taught)) if ranks > 1 else self._taught
+        return 0.0 if loss is None else features.sft_coef * loss * (weight * ranks)  # processes' gradients are averaged
+
+
+def _advantages(
+    features: Features, rows: dict[str, Tensor], old: Tensor, reference: Tensor | None, mask: Tensor
+) -> Tensor:
+    score, group, valid = rows["score"].float(), rows["slot"], rows["valid"].bool()
+    if features.estimator == "grpo":
+        return grpo(score, mask, group, valid)
+    baseline = group if features.group_baseline else None
+    return reinforce_pp(score, old, reference, mask, rows["role"], valid, features.kl, baseline)
 
 
 def _in_order(batches: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -25,9 +25,13 @@ class Transcripts:
         pq.write_table(games_table(games), path.with_suffix(".part"))
         path.with_suffix(".part").replace(path)
 
+    def paths(self) -> list[Path]:
+        """Files of the steps kept so far, in order; each is named after its step."""
+        return sorted((self.folder / "games").glob("*.parquet"))
+
     def table(self) -> pa.Table:
         """All games kept so far, in the order of their steps."""
-        paths = sorted((self.folder / "games").glob("*.parquet"))
+        paths = self.paths()
         if not paths:
             return games_table([])
         return pa.concat_tables([pq.read_table(path) for path in paths], promote_options="default")

@@ -23,6 +23,7 @@ import torch
 from sparring.config.run import GameConfig, SelfplayConfig
 from sparring.errors import SetupError
 from sparring.policy.generate import Sampled
+from sparring.train.ranks import over_ranks
 
 Mode = Literal["cpu", "vllm_colocate", "vllm_server"]
 Completion = tuple[list[int], list[float]]
@@ -167,9 +168,13 @@ class VllmRoles:
         """See `Roles`. With a server every process must call it, as the prompts of all go in one."""
         if self._adapted is not None:
             self._send(role)
-        asked = Asked(max_new_tokens, temperature, seed % 2**31, self._eos)
-        found = self._through_main(prompts, asked) if self._server else complete_all(self._own, prompts, asked)
-        return Sampled([ids for ids, _ in found], [values for _, values in found])
+
+        def own_share(part: Sequence[Sequence[int]], skip: int) -> Sampled:
+            asked = Asked(max_new_tokens, temperature, (seed + skip) % 2**31, self._eos)
+            found = self._through_main(part, asked) if self._server else complete_all(self._own, part, asked)
+            return Sampled([ids for ids, _ in found], [values for _, values in found])
+
+        return over_ranks(prompts, own_share)
 
     @property
     def _own(self) -> Engine:
