@@ -76,4 +76,10 @@ class SelfplayConfig(PlayersConfig):
     train_defender: bool = Field(True, description="False freezes the defender: its rows carry no loss.")
     max_void_share: Share = Field(0.5, description="A step with a larger share of void games stops the training.")
     guards: GuardConfig = GuardConfig()
+    processes: int = Field(
+        1, ge=1, le=1024, description="Training processes on this machine, one a GPU where it has some."
+    )
     save_steps: int = Field(7, ge=1, description="Steps between resumable training states.")
+    checkpoint_minutes: float = Field(
+        10.0, ge=0, description="Minutes between training states put into the store, for another machine; 0: none."
+    )

@@ -23,6 +23,7 @@ SCHEMA_VERSION = 1
 RUN_VARIABLE: Final = "SPARRING_RUN"
 """Environment variable with the orchestrator's id of the run that a step belongs to."""
 _KEY = re.compile(r"ledger/(\d{6,})/([^/]+)\.json")
+BEAT_SECONDS: Final = 30.0
 _MOST_ERROR = 4000  # characters: a traceback of a thousand lines helps nobody
 
 Status = Literal["ok", "failed", "killed"]
@@ -31,7 +32,8 @@ Status = Literal["ok", "failed", "killed"]
 class Attempt(BaseModel):
     """One attempt. `end`, `seconds` and `status` are None in the store while it has no end.
 
-    `run` is the orchestrator's id of the run, "" where it has none.
+    `run` is the orchestrator's id of the run, "" where it has none. `beat` is when a long step last said that it lives:
+    `done` of `planned` units, and about `remaining` seconds to go.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
@@ -45,6 +47,10 @@ class Attempt(BaseModel):
     status: Status | None = None
     metrics: dict[str, float] = {}
     error: str | None = None
+    beat: AwareDatetime | None = None
+    done: int = 0
+    planned: int = 0
+    remaining: float | None = None
 
 
 class LedgerEntry(BaseModel):
@@ -83,6 +89,18 @@ def started(store: Store, round: int, step: str) -> None:
         run=os.environ.get(RUN_VARIABLE, ""),
     )
     _save(store, entry, (*entry.attempts, attempt))
+
+
+def beat(store: Store, round: int, step: str, done: int, planned: int, remaining: float) -> None:
+    """Records that the last attempt lives. Within `BEAT_SECONDS` of the last time nothing is written."""
+    entry, now = _load(store, round, step), datetime.now(UTC)
+    if not entry.attempts or entry.attempts[-1].end is not None:
+        return
+    last = entry.attempts[-1]
+    if done < planned and last.beat is not None and (now - last.beat).total_seconds() < BEAT_SECONDS:
+        return
+    said = {"beat": now, "done": done, "planned": planned, "remaining": max(0.0, remaining)}
+    _save(store, entry, (*entry.attempts[:-1], last.model_copy(update=said)))
 
 
 def finished(

@@ -21,7 +21,7 @@ from sparring.errors import ConfigError, SetupError
 from sparring.monitor import HOST_VARIABLE, PORT_VARIABLE
 from sparring.progress import Event, Listener
 
-_NO_CURVES: Final = ("step", "seconds", "tokens")
+_NO_CURVES: Final = ("step", "seconds", "tokens", "remaining")
 
 
 class Live(Collector):
@@ -75,7 +75,12 @@ class Live(Collector):
         for name, value in numbers.items():
             if name not in _NO_CURVES:
                 curves.add_metric([self._step, name], value)
-        yield from (tokens, speed, curves)
+        left = GaugeMetricFamily(
+            "sparring_live_remaining_seconds", "About how long the training still takes.", labels=labels
+        )
+        if "remaining" in numbers:
+            left.add_metric([self._step], numbers["remaining"])
+        yield from (tokens, speed, curves, left)
 
 
 def _gpus() -> Iterator[Metric]:
