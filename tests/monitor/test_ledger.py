@@ -121,16 +121,16 @@ def test_a_damaged_entry_is_named(tmp_path: Path, data: bytes) -> None:
         ledger.read(store, 1)
 
 
-def test_a_long_step_says_that_it_lives_and_how_long_it_takes(store: Store) -> None:
-    ledger.beat(store, 1, "selfplay", 1, 12, 100.0)  # nobody has begun: nothing to keep it with
-    assert ledger.read(store, 1) == {}
-    ledger.started(store, 1, "selfplay")
-    ledger.beat(store, 1, "selfplay", 1, 12, 110.0)
-    ledger.beat(store, 1, "selfplay", 2, 12, 100.0)  # too soon after
-    (attempt,) = ledger.read(store, 1)["selfplay"].attempts
+def test_a_long_step_says_that_it_lives_and_how_long_it_takes(any_store: Store) -> None:
+    ledger.beat(any_store, 1, "selfplay", 1, 12, 100.0)  # nobody has begun: nothing to keep it with
+    assert ledger.read(any_store, 1) == {}
+    ledger.started(any_store, 1, "selfplay")
+    ledger.beat(any_store, 1, "selfplay", 1, 12, 110.0)
+    ledger.beat(any_store, 1, "selfplay", 2, 12, 100.0)  # too soon after
+    (attempt,) = ledger.read(any_store, 1)["selfplay"].attempts
     assert (attempt.done, attempt.planned, attempt.remaining, attempt.status) == (1, 12, 110.0, "killed")
-    ledger.beat(store, 1, "selfplay", 12, 12, 0.0)  # the last word is always kept
-    ledger.finished(store, 1, "selfplay", status="ok", metrics={}, error=None)
-    ledger.beat(store, 1, "selfplay", 3, 12, 5.0)
-    (attempt,) = ledger.read(store, 1)["selfplay"].attempts
+    ledger.beat(any_store, 1, "selfplay", 12, 12, 0.0)  # the last word is always kept
+    ledger.finished(any_store, 1, "selfplay", status="ok", metrics={}, error=None)
+    ledger.beat(any_store, 1, "selfplay", 3, 12, 5.0)
+    (attempt,) = ledger.read(any_store, 1)["selfplay"].attempts
     assert (attempt.done, attempt.remaining, attempt.status) == (12, 0.0, "ok") and attempt.beat is not None
