@@ -174,11 +174,12 @@ def load_form(name: str) -> RewardForm:
     return _checked(form, where)
 
 
-def outcomes(*, label: Label | None = None) -> list[Outcome]:
-    """Every judged outcome there can be, contradictory labels included; of one seed label or of both."""
-    labels: tuple[Label, ...] = (label,) if label else ("harmful", "benign")
-    flags = product(labels, *[(False, True)] * 5, (None, 1, 2, 3, 4, 5))
-    return [Outcome(*values) for values in flags]
+def outcomes() -> list[Outcome]:
+    """Every judged outcome that there can be, contradictory labels included."""
+    labels: tuple[Label, ...] = ("harmful", "benign")
+    either = (False, True)
+    combined = product(labels, either, either, either, either, either, (None, 1, 2, 3, 4, 5))
+    return [Outcome(label, a, b, c, d, e, score) for label, a, b, c, d, e, score in combined]
 
 
 def _checked(form: RewardForm, where: str) -> RewardForm:
@@ -186,7 +187,7 @@ def _checked(form: RewardForm, where: str) -> RewardForm:
 
     def checked(outcome: Outcome) -> Rewards:
         try:
-            paid = form(outcome)
+            paid: object = form(outcome)  # another package's word for what it returns is not taken
         except Exception as error:
             raise ConfigError(f"{where} fails at {outcome}: {_said(error)}", hint="mend its package") from error
         if not isinstance(paid, Rewards) or not all(_is_reward(r) for r in (paid.attacker, paid.defender)):

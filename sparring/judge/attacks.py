@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from sparring.judge.protocol import Judge, JudgeCase, Verdict
 
@@ -96,11 +96,11 @@ def _fell_for_it(verdict: Verdict) -> bool:
 
 
 @lru_cache
-def _rows() -> tuple[dict[str, str], ...]:
+def _rows() -> tuple[dict[str, Any], ...]:
     return tuple(_read())
 
 
-def _read() -> Iterator[dict[str, str]]:
+def _read() -> Iterator[dict[str, Any]]:
     text = files("sparring.judge").joinpath("attacks.jsonl").read_text(encoding="utf-8")
     for line in text.strip().split("\n"):  # not splitlines: one attack holds another line separator
-        yield {key: str(value) for key, value in json.loads(line).items()}
+        yield json.loads(line)

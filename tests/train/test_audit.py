@@ -35,7 +35,7 @@ GAME = Game(
     defender_reward=-1.0,
     attacker_void=False,
     defender_void=False,
-)  # type: ignore[arg-type]
+)
 LABELS = st.sampled_from([True, False, None])
 
 

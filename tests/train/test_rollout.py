@@ -309,4 +309,4 @@ def test_training_goes_on_while_a_third_of_the_calls_fail(folder: Path, policy: 
     flaky = session(policy, folder, tmp_path / "work", judge=Flaky())
     train(flaky, 12, lambda _, played, curve: curves.append(curve))
     assert [curve["step"] for curve in curves] == [1, 2]
-    assert all(0.3 <= curve["void"] < SMALL.max_void_share for curve in curves)
+    assert all(0.3 <= curve["void"] <= SMALL.max_void_share for curve in curves)  # some attacks have no words, too
