@@ -156,9 +156,9 @@ def to_json(tree: Any, tensors: dict[str, Tensor]) -> Any:
         return tree
     if isinstance(tree, Tensor | np.ndarray):
         name = str(len(tensors))
-        array = isinstance(tree, np.ndarray)
-        tensors[name] = (torch.from_numpy(tree.copy()) if array else tree.detach()).contiguous().clone()
-        return {"array" if array else "tensor": name}
+        kind, tensor = ("array", torch.from_numpy(tree)) if isinstance(tree, np.ndarray) else ("tensor", tree.detach())
+        tensors[name] = tensor.contiguous().clone()
+        return {kind: name}
     if isinstance(tree, dict):
         return {"dict": [[to_json(key, tensors), to_json(value, tensors)] for key, value in tree.items()]}
     if isinstance(tree, list | tuple):

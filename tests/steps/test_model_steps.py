@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,7 +29,7 @@ from sparring.store import Store, open_store
 from sparring.store.datasets import load_table, save_table
 from tests.models import save_tiny
 
-RUN = {
+RUN: dict[str, Any] = {
     "warm_start": {"steps": 0},
     "game": {"attack_tokens": 6, "answer_tokens": 6},
     "selfplay": {"steps": 2, "games": 8, "group": 2, "max_void_share": 1.0, "sft_examples": 4, "learning_rate": 1e-3},
@@ -113,8 +114,8 @@ def test_each_training_step_tells_its_numbers(line: Line) -> None:
 
 
 def test_a_round_that_trains_nothing_offers_the_start_itself(line: Line) -> None:
-    assert trained(line, selfplay={**RUN["selfplay"], "learning_rate": 0.0}).candidate == line.prepared.base  # type: ignore[dict-item]
-    assert trained(line, selfplay={**RUN["selfplay"], "steps": 0}).candidate == line.prepared.base  # type: ignore[dict-item]
+    assert trained(line, selfplay={**RUN["selfplay"], "learning_rate": 0.0}).candidate == line.prepared.base
+    assert trained(line, selfplay={**RUN["selfplay"], "steps": 0}).candidate == line.prepared.base
 
 
 def budgeted(line: Line, number: int, budget: Mapping[str, float], progress: Progress | None = None) -> SelfplayResult:

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def stepped(line: Line, number: int, processes: int, told: list[Event]) -> SelfplayResult:
-    config = RunConfig.model_validate({**RUN, "selfplay": {**RUN["selfplay"], "processes": processes}})  # type: ignore[dict-item]
+    config = RunConfig.model_validate({**RUN, "selfplay": {**RUN["selfplay"], "processes": processes}})
     prepared = line.prepared.model_copy(update={"round": number})
     progress = Progress("selfplay", lambda event, numbers: told.append(event))
     return selfplay.run(SelfplayStepConfig.of(config), line.store, SelfplayInputs(prepared, 0, line.work), progress)

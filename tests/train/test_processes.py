@@ -51,7 +51,7 @@ def test_two_processes_train_what_one_does(name: str, folder: Path, tmp_path: Pa
     one, two, other = (torch.load(tmp_path / f"{n}.pt", weights_only=True) for n in ("one.0", "two.0", "two.1"))
     assert all(torch.equal(two[k], other[k]) for k in two)
     for key in one:
-        torch.testing.assert_close(two[key], one[key], atol=1e-5, rtol=1e-5, msg=lambda m, key=key: f"{key}: {m}")
+        torch.testing.assert_close(two[key], one[key], atol=1e-5, rtol=1e-5, msg=key)
     first, second = (json.loads((tmp_path / f"{n}.json").read_text()) for n in ("one", "two"))
     assert len(first) == len(second) == 2
     for a, b in zip(first, second, strict=True):
