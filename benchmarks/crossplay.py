@@ -15,7 +15,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,7 +133,7 @@ def measure(store: Store, work: Path, behaviors: int, players: int, seed: int) -
 class Pair:
     """Each role is played by another policy."""
 
-    sides: dict[int, Roles]
+    sides: Mapping[int, Roles]
 
     def sample(self, role: int, prompts: Sequence[Sequence[int]], **asked: Any) -> Sampled:
         """See `Roles`."""
