@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from sparring.game.records import Game
 from sparring.train.curves import step_curve
 from sparring.train.guards import Line, too_void, tripped
 from sparring.train.rollout import Played
+
+log = logging.getLogger(__name__)
 
 OnStep = Callable[[int, list[Game], dict[str, float]], None]
 Keep = Callable[[Path, int], None]
@@ -49,6 +52,9 @@ class Watch(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._lines = [line for line in self._lines if line["step"] <= state.global_step]
+        if self._keep and (self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled):
+            log.warning("sharded training states stay in the work folder: no other machine can go on from them")
+            self._keep = None
 
     def played(self, step: int, played: Played) -> None:
         """Takes a step's games. Raises TrainingStopped when too many are void to train on."""
