@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import pyarrow as pa
 
 from sparring.config.run import RunConfig
+from sparring.evaluate.crossplay import CrossPlay
 from sparring.evaluate.degeneration import Texts
 from sparring.gate.outcome import Decision
 from sparring.gate.policy import Policy
@@ -34,7 +35,7 @@ class Facts:
     - `measures`: rates by role; `categories`: categories of prompts and seeds by id.
     - `attacked`: by role, what the adaptive evaluation found; `texts`: by role, the answers' looks by kind/slice.
     - `provenance`: further names and values for the list at the page's end, in order.
-    - `past`: earlier rounds, oldest first.
+    - `crossplay`: the latest matrix of past attackers and defenders; `past`: earlier rounds, oldest first.
     """
 
     round: int
@@ -53,6 +54,7 @@ class Facts:
     games: pa.Table | None = None
     curves: Curves | None = None
     pool: PoolStats | None = None
+    crossplay: CrossPlay | None = None
     log: ChampionLog | None = None
     ledger: Mapping[str, LedgerEntry] = field(default_factory=dict)
     categories: Mapping[str, str] = field(default_factory=dict)

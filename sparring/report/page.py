@@ -11,7 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from sparring.config.run import ReportConfig
-from sparring.report import attacked, attacks, charts, gate, learning, looks, numbers, pool, takeaways, words
+from sparring.report import attacked, attacks, charts, crossplay, gate, learning, looks, numbers, pool, takeaways, words
 from sparring.report.attacks import Cases
 from sparring.report.charts import Bar, Block, Chart, Dot, Point, Row
 from sparring.report.facts import ROLES, Facts, Role
@@ -93,6 +93,8 @@ def render(facts: Facts, config: ReportConfig, metrics: RoundMetrics) -> str:
         "pool_rounds": _pool_rounds(facts, metrics),
         "pool_said": takeaways.pool(facts.pool) if facts.pool else "",
         "history": _history(facts, metrics),
+        "crossplay": crossplay.rows(facts.crossplay),
+        "crossplay_said": crossplay.said(facts.crossplay),
         "history_said": takeaways.history([*facts.past, metrics]) if facts.past else "",
         "times": _times(facts),
         "times_said": takeaways.times({step: entry.seconds for step, entry in facts.steps.items()}),

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 import sparring
 from sparring.config.run import ReportConfig, RunConfig
+from sparring.evaluate.crossplay import CrossPlay, read_crossplay
 from sparring.evaluate.degeneration import Texts, texts_of
 from sparring.evaluate.tables import read_verdicts
 from sparring.monitor import ledger
@@ -113,6 +114,7 @@ def collect(store: Store, number: int) -> tuple[Facts, RoundMetrics]:
         games=reader.parquet("the games", done.selfplay.games_key if done.selfplay else None, _GAME_COLUMNS),
         curves=_curves(reader, number, done.selfplay),
         pool=_pool(done.update_pool),
+        crossplay=_crossplay(reader, number),
         log=reader.take("the champion log", lambda: read_log(store)),
         ledger=reader.take("the ledger", lambda: ledger.read(store, number)) or {},
         categories=_categories(reader, done.prepare),
@@ -171,6 +173,15 @@ def _results(reader: Reader, number: int) -> _Results:
         judge=load("judge", results.JudgeResult),
         gate=reader.take("the decision", lambda: read_record(reader.store, decision_key(number))),
     )
+
+
+def _crossplay(reader: Reader, number: int) -> CrossPlay | None:
+    """The matrix of this round, else of the latest one before it that has any."""
+    for earlier in range(number, max(0, number - PAST_ROUNDS - 1), -1):
+        found = reader.take("the cross-play", partial(read_crossplay, reader.store, earlier))
+        if found is not None:
+            return found
+    return None
 
 
 def _pool(found: results.UpdatePoolResult | None) -> PoolStats | None:
