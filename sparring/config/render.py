@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from sparring.config.load import named_model
 from sparring.config.run import RunConfig
+from sparring.config.yaml_file import Dumper
 
 _WIDTH: Final = 110
 
@@ -64,7 +65,8 @@ def _entry(name: str, value: Any) -> str:
         plain = [_plain(item) for item in value]
     elif isinstance(value, dict):
         plain = {key: _plain(item, exclude_none=True) for key, item in value.items()}
-    return str(yaml.safe_dump({name: plain}, default_flow_style=False, sort_keys=False, width=10_000)).rstrip("\n")
+    text = yaml.dump({name: plain}, Dumper=Dumper, default_flow_style=False, sort_keys=False, width=10_000)
+    return str(text).rstrip("\n")
 
 
 def _plain(item: Any, *, exclude_none: bool = False) -> Any:

@@ -41,9 +41,14 @@ class _Loader(yaml.SafeLoader):
     """SafeLoader that reads 2e-5 as a number, as YAML 1.2 and everybody who writes a learning rate do."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+class Dumper(yaml.SafeDumper):
+    """SafeDumper that quotes a text which `read_yaml` would take for a number."""
+
+
+for _side in (_Loader, Dumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+    )
 
 
 def read_yaml(path: Path) -> Document:
