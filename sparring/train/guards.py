@@ -32,8 +32,11 @@ def tripped(lines: Sequence[Line], config: SelfplayConfig) -> str:
 
 
 def too_void(step: int, games: Sequence[Game], most: float) -> str:
-    """Why a step's games cannot be trained on: more than the share `most` of them is void; "" when they can."""
-    reasons = [g.reason for g in games if g.reason]
+    """Why a step's games cannot be trained on: more than the share `most` of them is void; "" when they can.
+
+    A broken format is no such game: its role is paid for it, which is how the format is learnt.
+    """
+    reasons = [g.reason for g in games if g.reason and g.attacker_reward is None and g.defender_reward is None]
     if len(reasons) <= most * len(games):
         return ""
     limit = f"selfplay.max_void_share {most:g}"
