@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -36,11 +36,12 @@ _LOG_LINES: Final = 15
 
 @dataclass
 class _Told:
-    """What was printed already."""
+    """What was printed already; `waited`: why a pod did not start, by its name, as last seen."""
 
     steps: set[tuple[str, str]] = field(default_factory=set)
     troubles: dict[str, float] = field(default_factory=dict)
     said: set[str] = field(default_factory=set)
+    waited: dict[str, str] = field(default_factory=dict)
 
 
 def wait(config: RunConfig, run_id: str, screen: Console, *, patience: float | None) -> int:
@@ -64,7 +65,7 @@ def wait(config: RunConfig, run_id: str, screen: Console, *, patience: float | N
         run = backend.run(run_id)
     outcome = of_run(store, run)
     _tell(outcome, told, screen)
-    return _close(store, kube, run, outcome, screen)
+    return _close(store, kube, run, outcome, told, screen)
 
 
 def _kube(config: RunConfig, screen: Console) -> Kube | None:
@@ -93,7 +94,9 @@ def _tell_troubles(kube: Kube | None, run: Run, told: _Told, screen: Console) ->
         return
     now = time.monotonic()
     try:
-        found = {f"pod {pod.name}: {pod.trouble}" for pod in kube.pods(f"{RUN_LABEL}={run.id}") if pod.trouble}
+        ill = [pod for pod in kube.pods(f"{RUN_LABEL}={run.id}") if pod.trouble]
+        told.waited |= {pod.name: pod.trouble for pod in ill if pod.phase == "Pending"}
+        found = {f"pod {pod.name}: {pod.trouble}" for pod in ill}
     except ClusterError as error:
         found = {error.message}
     told.troubles = {text: told.troubles.get(text, now) for text in found}
@@ -103,14 +106,14 @@ def _tell_troubles(kube: Kube | None, run: Run, told: _Told, screen: Console) ->
             _print(screen, f"waiting: {text}")
 
 
-def _close(store: Store, kube: Kube | None, run: Run, outcome: Outcome | None, screen: Console) -> int:
+def _close(store: Store, kube: Kube | None, run: Run, outcome: Outcome | None, told: _Told, screen: Console) -> int:
     if outcome and outcome.decided and outcome.end:
         print_closing(screen, store, outcome.round, f"Kubeflow: {run.state}")
         if outcome.failed is None and run.state == "SUCCEEDED":
             return EXIT_INVALID if outcome.end.decision == "INVALID" else 0
     code, line = _cause(outcome)
     if code is None:
-        code, line = _from_cluster(kube, run, screen, line)
+        code, line = _from_cluster(kube, run, screen, line, told.waited)
     again = "; `python -m pipelines submit` goes on with the round" if outcome and not outcome.end else ""
     errors = Console(stderr=True)
     errors.print(f"error: {line}{again}", style="bold red", markup=False, highlight=False, soft_wrap=True)
@@ -130,22 +133,33 @@ def _cause(outcome: Outcome | None) -> tuple[int | None, str]:
     return (fault.exit_code, fault.line) if fault.expected else (None, fault.line)
 
 
-def _from_cluster(kube: Kube | None, run: Run, screen: Console, line: str) -> tuple[int, str]:
-    """Prints what Argo and the pods know, and returns the clearest line."""
+def _from_cluster(
+    kube: Kube | None, run: Run, screen: Console, line: str, waited: Mapping[str, str]
+) -> tuple[int, str]:
+    """Prints what Argo and the pods know, and returns the clearest line: an error of ours, else what they said first.
+
+    `waited`: why pods did not start, by name. Of a pod that met its time limit, Kubernetes no longer tells it.
+    """
     if kube is None:
         return 1, f"{line} (Kubeflow: {run.state}; the pods could not be asked: no kubeconfig)"
     label = f"{RUN_LABEL}={run.id}"
-    for text in _asked(lambda: _node_lines(kube.workflow_nodes(label)), screen):
+    nodes = _asked(lambda: _node_lines(kube.workflow_nodes(label)), screen)
+    for text in nodes:
         _print(screen, text)
-    known = None
+    known, causes = None, nodes[:1]
     for pod in _asked(lambda: kube.pods(label), screen):
         if pod.phase == "Succeeded":
             continue
         _print(screen, f"pod {pod.name}: {pod.phase} {pod.trouble}".rstrip())
-        log = "".join(_asked(partial(kube.last_lines, pod.name, _LOG_LINES), screen))
-        screen.print(log.rstrip(), style="dim", markup=False, highlight=False, soft_wrap=True)
+        if (before := waited.get(pod.name)) and before != pod.trouble:
+            _print(screen, f"  before that: {before}")
+            causes.append(before)
+        if log := "".join(_asked(partial(kube.last_lines, pod.name, _LOG_LINES), screen)).rstrip():
+            screen.print(log, style="dim", markup=False, highlight=False, soft_wrap=True)
         known = known or raised(log)
-    return (known.exit_code, known.line) if known else (1, f"{line} (Kubeflow: {run.state})")
+    if known:
+        return known.exit_code, known.line
+    return 1, f"{line} (Kubeflow: {'; '.join([run.state, *causes[:2]])})"
 
 
 def _asked(ask: Callable[[], list[T]], screen: Console) -> list[T]:

@@ -42,7 +42,7 @@ def explained(namespace: str, run: str) -> tuple[int, str, str]:
     """Exit code, line and everything printed."""
     screen = Console(file=io.StringIO(), width=200)
     failed = Run(run, "name", "FAILED", datetime.now(UTC), "", None)
-    code, line = _from_cluster(Kube(namespace), failed, screen, "nothing is known")
+    code, line = _from_cluster(Kube(namespace), failed, screen, "nothing is known", {})
     assert isinstance(screen.file, io.StringIO)
     return code, line, screen.file.getvalue()
 
