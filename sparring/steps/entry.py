@@ -36,6 +36,7 @@ from sparring.store import Store, open_store
 STEP_STAGE: Final = "step"
 """Stage of the progress events that tell a step's begin (0 of 1) and end (1 of 1, with its outcome as the note)."""
 
+_ROUNDS_BACK: Final = 3
 _BEFORE_DECISION: Final = ("prepare", "selfplay", "update_pool", "answer", "judge", "gate")
 
 
@@ -55,8 +56,9 @@ class RunRequest(BaseModel):
 def execute(step: str, run: str, round_number: str = "") -> str:
     """Runs `step` of a round unless it is done, and returns its short outcome (prepare: the round, gate: the decision).
 
-    `run`: JSON of a RunRequest. `round_number`: from prepare; empty for prepare, and for a report of the round last
-    begun (then "" is returned when there is none). Raises SparringError; the ledger holds its text.
+    `run`: JSON of a RunRequest. `round_number`: from prepare; empty for prepare, and for a report of the round that
+    this run played, else of the one last begun (then "" is returned when there is none). Raises SparringError; the
+    ledger holds its text.
     """
     request = _parse(run)
     end_with_runner()
@@ -104,8 +106,20 @@ def _number(step: str, request: RunRequest, store: Store, given: str) -> int:
     if step == "prepare":
         return rounds.claim(store, config_digest=request.config, now=datetime.now(UTC)).number
     if step == "report":
-        return rounds.last_round(store)
+        return _round_of_run(store)
     raise UsageError(f"step {step} needs a round's number")
+
+
+def _round_of_run(store: Store) -> int:
+    """The round that this run played; where it is not known to have played any, the one last begun.
+
+    Another run may have begun a round since: its page is not ours, and ours would be missing.
+    """
+    run, last = os.environ.get(ledger.RUN_VARIABLE), rounds.last_round(store)
+    for number in range(last, max(0, last - _ROUNDS_BACK), -1):
+        if run and any(one.run == run for entry in ledger.read(store, number).values() for one in entry.attempts):
+            return number
+    return last
 
 
 def _is_final(store: Store, number: int, step: str) -> bool:

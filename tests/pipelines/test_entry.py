@@ -124,6 +124,18 @@ def test_the_report_of_an_open_round_is_written_again_later(better: Planted) -> 
     assert better.store.get(f"rounds/{better.number:06d}/report/index.html") != early
 
 
+def test_a_report_without_a_number_is_of_the_round_that_its_run_played(
+    better: Planted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ledger.RUN_VARIABLE, "first")
+    play(better, "gate")
+    play(better, "promote")
+    plant(tmp_path / "next", BASE, url=str(tmp_path / "store"))  # another run's, before our page
+    assert "000001" in execute("report", better.request.model_dump_json())
+    monkeypatch.setenv(ledger.RUN_VARIABLE, "second")
+    assert "000002" in execute("report", better.request.model_dump_json())
+
+
 def test_a_report_without_a_number_is_of_the_round_last_begun(better: Planted, tmp_path: Path) -> None:
     assert "000001" in execute("report", better.request.model_dump_json())
     assert execute("report", request_for(tmp_path / "empty", RunConfig()).model_dump_json()) == ""
