@@ -94,9 +94,10 @@ def _tell_troubles(kube: Kube | None, run: Run, told: _Told, screen: Console) ->
         return
     now = time.monotonic()
     try:
-        ill = [pod for pod in kube.pods(f"{RUN_LABEL}={run.id}") if pod.trouble]
-        told.waited |= {pod.name: pod.trouble for pod in ill if pod.phase == "Pending"}
-        found = {f"pod {pod.name}: {pod.trouble}" for pod in ill}
+        pods = kube.pods(f"{RUN_LABEL}={run.id}")
+        waiting = {pod.name: pod.trouble for pod in pods if pod.trouble and pod.phase == "Pending"}
+        told.waited |= waiting
+        found = {f"pod {name}: {trouble}" for name, trouble in waiting.items()}
     except ClusterError as error:
         found = {error.message}
     told.troubles = {text: told.troubles.get(text, now) for text in found}
