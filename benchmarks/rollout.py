@@ -10,6 +10,7 @@ take at this machine's measured rates (matrix product, memory read; both in this
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -67,7 +68,7 @@ def workload(rows: int, group: int) -> tuple[list[list[int]], list[int]]:
 def measure(model: Any, rows: int, group: int, rates: dict[str, float]) -> dict[str, Any]:
     """One batch size: seconds, tokens a second and shares of the roofline of both sides."""
     prompts, lengths = workload(rows, group)
-    caches = {cache: seconds(lambda c=cache: hf_generate(model, prompts, lengths, c))[0] for cache in CACHES}
+    caches = {cache: seconds(partial(hf_generate, model, prompts, lengths, cache))[0] for cache in CACHES}
     cache = min(caches, key=lambda name: caches[name])
     times = take_turns(
         {"peer": lambda: hf_generate(model, prompts, lengths, cache), "ours": lambda: ours(model, prompts, lengths)}, 5
@@ -123,7 +124,7 @@ def floor(model: Any, prompts: Sequence[Sequence[int]], lengths: Sequence[int], 
     config = model.config
     a_token = 8 * config.num_hidden_layers * config.num_key_value_heads * model.model.layers[0].self_attn.head_dim
     peak, read = rates["gflops"] * 1e9, rates["gb_s"] * 1e9
-    total = (2 * body * prompt_tokens([tuple(p) for p in prompts]) + 2 * head * len(prompts)) / peak
+    total: float = (2 * body * prompt_tokens([tuple(p) for p in prompts]) + 2 * head * len(prompts)) / peak
     for step in range(1, max(lengths)):
         live = [len(p) + step for p, n in zip(prompts, lengths, strict=True) if n > step]
         total += max(2 * (body + head) * len(live) / peak, (4 * (body + head) + a_token * sum(live)) / read)

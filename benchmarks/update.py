@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def measure(trainer: Any, longest: int, group: int, rows: int) -> dict[str, Any]
         "compact": lambda: compact(model, joined, seen, completions),
         "ours": lambda: packed_logprobs(model, pack(ids, mask, completions, kept), completions, entropy=True)[0],
     }
-    times = take_turns({name: lambda s=side: learn(model, s, kept) for name, side in sides.items()}, 5)
+    times = take_turns({name: partial(learn, model, side, kept) for name, side in sides.items()}, 5)
     (theirs, their_gradient), (mine, my_gradient) = (learn(model, sides[name], kept) for name in ("peer", "ours"))
     return {
         "prompt": longest,

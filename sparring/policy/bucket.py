@@ -36,14 +36,14 @@ def bucket_rows(prompts: Sequence[Tokens], paths: Mapping[Tokens, tuple[int, ...
 class Bucket:
     """See the module. `columns` are, for each row, the columns of the prefilled tokens that lead to its last one."""
 
-    def __init__(self, columns: Sequence[Sequence[int]], steps: int, device: torch.device) -> None:
+    def __init__(self, columns: Sequence[Tokens], steps: int, device: torch.device) -> None:
         self.rows, self._steps, self._device = len(columns), steps, device
         self._live: Tensor | None = None  # cache rows that still go on; None: all
         shared = common_prefix(columns)
         shared = shared if shared >= _WORTH_SHARING else 0
         own = [row[shared:] for row in columns]
         self._filled = max(map(len, own))
-        self._shared = torch.tensor(list(columns[0][:shared]), dtype=torch.long, device=device)
+        self._shared = torch.tensor(columns[0][:shared], dtype=torch.long, device=device)
         places = [(r, self._filled - len(row) + i, c) for r, row in enumerate(own) for i, c in enumerate(row)]
         self._places = torch.tensor(places, dtype=torch.long, device=device).reshape(-1, 3).unbind(1)
         self._lengths = torch.tensor([len(row) for row in own], device=device)

@@ -27,6 +27,8 @@ CHUNK = 256
 """Tokens that go through the products and norms at a time."""
 FEW = 64
 """So many rows or fewer are multiplied as the right factor."""
+WIDE = 16_384
+"""A product of more outputs (the head) is wanted row by row: what follows reads whole rows."""
 
 Product = Callable[[Tensor], Tensor]
 
@@ -95,7 +97,7 @@ class FastModel:
         """Reads all prompts and returns the state from which up to `steps` tokens can be decoded for each."""
         keys = [tuple(prompt) for prompt in prompts]
         tree, ends = prefix_tree(keys, LEAST_SHARED)
-        paths = {key: tree.columns(end) for key, end in ends.items()}
+        paths = {key: tuple(tree.columns(end)) for key, end in ends.items()}
         groups = bucket_rows(keys, {key: tree.blocks[end].path for key, end in ends.items()})
         buckets = [Bucket([paths[keys[row]] for row in group], steps, self.device) for group in groups]
         branches = Branches(tree.blocks, self.device)
@@ -117,7 +119,7 @@ class FastModel:
         self, ids: Tensor, positions: Tensor, attend: Callable[[Layer, Tensor, Tensor, Tensor], Tensor]
     ) -> Tensor:
         """Last hidden states (N, width) of N tokens; `attend` computes a layer's attention from (N, heads, D)."""
-        hidden = self.embed(ids)
+        hidden: Tensor = self.embed(ids)
         rotary = self._rotary(hidden, positions)
         for layer in self.layers:
             q, k, v = self._heads(layer, hidden, rotary[layer.kind])
@@ -128,7 +130,7 @@ class FastModel:
         """What follows a layer's attention, in chunks that stay in the processor's cache."""
         _, after, before_mlp, after_mlp = layer.norms
         out = []
-        for x, y in zip(hidden.split(CHUNK), mixed.split(CHUNK), strict=True):
+        for x, y in zip(torch.split(hidden, CHUNK), torch.split(mixed, CHUNK), strict=True):
             middle = x + after(layer.out(y))
             normed = before_mlp(middle)
             out.append(middle + after_mlp(layer.down(layer.act(layer.gate(normed)).mul_(layer.up(normed)))))
@@ -148,9 +150,11 @@ class FastModel:
 
     def _heads(self, layer: Layer, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (N, heads, D) of a layer, turned by their positions; in chunks like `_rest`."""
-        out = [self._turned(layer, *part) for part in zip(*(x.split(CHUNK) for x in (hidden, *rotary)), strict=True)]
+        out = [
+            self._turned(layer, *part) for part in zip(*(torch.split(x, CHUNK) for x in (hidden, *rotary)), strict=True)
+        ]
         both, v = out[0] if len(out) == 1 else (torch.cat(parts) for parts in zip(*out, strict=True))
-        q, k = both.split((self.heads, self.kv_heads), dim=1)
+        q, k = torch.split(both, [self.heads, self.kv_heads], dim=1)
         return q, k, v
 
     def _turned(self, layer: Layer, hidden: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
@@ -172,7 +176,7 @@ class Decoding:
     def drop(self, keep: Tensor) -> None:
         """Goes on only with the rows where `keep` (N,) bool is True."""
         sizes = [len(bucket) for bucket in self._buckets]
-        for bucket, part in zip(self._buckets, keep.split(sizes), strict=True):
+        for bucket, part in zip(self._buckets, torch.split(keep, sizes), strict=True):
             bucket.drop(part)
         self._buckets = [bucket for bucket in self._buckets if len(bucket)]
         self.rows, self._positions = self.rows[keep.to(self.rows.device)], self._positions[keep]
@@ -184,9 +188,9 @@ class Decoding:
         sizes = [len(bucket) for bucket in self._buckets]
 
         def attend(layer: Layer, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            parts = zip(self._buckets, q.split(sizes), k.split(sizes), v.split(sizes), strict=True)
-            out = [b.attend(layer.number, *qkv, layer.scale, layer.window, layer.softcap) for b, *qkv in parts]
-            return torch.cat(out)
+            parts = zip(self._buckets, *(torch.split(x, sizes) for x in (q, k, v)), strict=True)
+            bent = layer.scale, layer.window, layer.softcap
+            return torch.cat([bucket.attend(layer.number, *new, *bent) for bucket, *new in parts])
 
         self.logits = self.model.logits(self.model.forward(tokens, self._positions, attend))
         self._positions = self._positions + 1
@@ -203,7 +207,7 @@ def _product(module: Any) -> Product:
         return lambda x: F.linear(x, weight, bias)
 
     def product(x: Tensor) -> Tensor:
-        if len(x) > FEW:
+        if len(x) > FEW or len(weight) > WIDE:
             return F.linear(x, weight, bias)
         found = torch.mm(weight, x.t()).t()
         return found if bias is None else found + bias

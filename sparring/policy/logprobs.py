@@ -47,7 +47,7 @@ class Packed:
         mask = torch.zeros(width, width, dtype=torch.bool)
         for number, block in enumerate(self.blocks):
             spans = [(self.blocks[i].start, self.blocks[i].end) for i in (*block.path, number)]
-            seen = sees(self.blocks, number, window).split([end - start for start, end in spans], dim=1)
+            seen = torch.split(sees(self.blocks, number, window), [end - start for start, end in spans], dim=1)
             for (start, end), part in zip(spans, seen, strict=True):
                 mask[block.start : block.end, start:end] = part
         return mask[None, None]

@@ -48,7 +48,8 @@ class Tree:
         for segment in segments:
             self.ids.extend(segment)
         sizes = [len(segment) for segment in segments]
-        own = torch.block_diag(*(torch.ones(n, n) for n in sizes)).bool().tril()
+        owner = torch.repeat_interleave(torch.tensor(sizes))
+        own = (owner[:, None] == owner).tril()
         positions = torch.cat([torch.arange(depth, depth + n) for n in sizes])
         self.blocks.append(Block(start, len(self.ids), path, own, positions))
         return len(self.blocks) - 1
@@ -94,7 +95,7 @@ def _end(tree: Tree, ends: dict[Tokens, int], prompt: Tokens, path: tuple[int, .
     ends[prompt] = path[-1] if done == len(prompt) else tree.add([prompt[done:]], path)
 
 
-def common_prefix(rows: Sequence[Sequence[int]]) -> int:
+def common_prefix(rows: Sequence[Tokens]) -> int:
     """Length of the beginning that all rows share.
 
     >>> common_prefix([(1, 2, 3), (1, 2), (1, 2, 4)])
@@ -142,7 +143,7 @@ class Branches:
     ) -> Tensor:
         """Attention over the row: query (1, heads, W, D), key and value (1, kv heads, W, D) → (1, heads, W, D)."""
         sizes = [block.end - block.start for block in self.blocks]
-        queries, keys, values = (x.split(sizes, dim=2) for x in (query, key, value))
+        queries, keys, values = (torch.split(x, sizes, dim=2) for x in (query, key, value))
         out = []
         for number, block in enumerate(self.blocks):
             seen = (*block.path, number)
