@@ -83,7 +83,7 @@ def parse_cron(text: str) -> Cron:
         raise ValueError(f"schedule {text!r} should have five fields (minute hour day month weekday){more}")
     minutes, hours, days, months, weekdays = (_values(*pair) for pair in zip(fields, _FIELDS, strict=True))
     weekdays = frozenset(day % 7 for day in weekdays)
-    if all("*" not in fields[place].split(",") for place in (2, 4)) and (len(days) == 31 or len(weekdays) == 7):
+    if all("*" not in fields[place] for place in (2, 4)) and (len(days) == 31 or len(weekdays) == 7):
         days, weekdays = frozenset(range(1, 32)), frozenset(range(7))  # either is enough, and one always fits
     cron = Cron(minutes, hours, days, months, weekdays)
     if next(cron.fires(datetime(2000, 1, 1)), None) is None:

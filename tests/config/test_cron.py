@@ -60,6 +60,7 @@ def test_the_six_fields_fire_at_the_same_times(schedule: str, start: datetime) -
         ("0 0 1 JAN *", "0 0 0 1 1 *"),
         ("0-59 * * * *", "0 * * * * *"),
         ("0 0 1 * 0-6", "0 0 0 * * *"),
+        ("0 0 */2 * 0-6", f"0 0 0 {','.join(map(str, range(1, 32, 2)))} * *"),
         ("0 0 1 * *,3", "0 0 0 1 * *"),
     ],
 )
