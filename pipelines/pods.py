@@ -20,7 +20,7 @@ _LONGEST_PAUSE: Final = "600s"
 
 
 def shape(task: Any, step: Step, cluster: ClusterConfig) -> None:
-    """Applies everything to one task. The gate is never started again: its decision is made once."""
+    """Applies everything to one task. The gate asks for no retry; its decision is claimed once all the same."""
     pod = cluster.pod(step)
     task.set_container_image(cluster.image(step))
     kubernetes.set_image_pull_policy(task, cluster.images.pull_policy)
