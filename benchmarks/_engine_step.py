@@ -6,6 +6,7 @@ As a program it does one step and prints its seconds and the peak memory of its 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 import tempfile
@@ -40,6 +41,7 @@ def one_step(kind: str, folder: Path, rows: int, *, cache: str = "dynamic") -> f
         def on_step_end(self, *_: Any, **__: Any) -> None:
             self.spent += time.perf_counter()
 
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func's warning: the version is pinned
     clock, sample = Clock(), _theirs(cache) if kind == "trl" else _ours
     with tempfile.TemporaryDirectory() as work:
         trainer = (GRPOTrainer if kind == "trl" else SelfPlayTrainer)(

@@ -71,7 +71,7 @@ def attends_freely(inner: Any) -> bool:
 
     Not under gradient checkpointing, which computes the pass again when that time is over.
     """
-    return inner.config.model_type in KNOWN and not getattr(inner, "is_gradient_checkpointing", False)
+    return inner.config.model_type in KNOWN and not inner.is_activation_checkpointing
 
 
 def weights(module: Any) -> tuple[Tensor, Tensor | None]:
