@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from threading import Barrier
 
 from sparring.errors import StoreError
@@ -19,8 +20,11 @@ def check_conditional_puts(store: Store) -> None:
         key = f"checks/{uuid.uuid4().hex}"
         try:
             _race(store, key)
-        finally:
-            store.delete(key)
+        except BaseException:
+            with suppress(StoreError):  # what failed first is what is told
+                store.delete(key)
+            raise
+        store.delete(key)
 
 
 def _race(store: Store, key: str) -> None:
