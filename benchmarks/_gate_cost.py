@@ -27,6 +27,7 @@ SLICES = {
     "capability": {"choice": 2500, "number": 1500, "nll": 1500},
 }
 """12 slices, 20,000 prompts."""
+LARGE = "2 models x 20,000 verdicts x 12 slices, 10,000 resamples"
 
 
 def cost() -> dict[str, Any]:
@@ -42,7 +43,7 @@ def cost() -> dict[str, Any]:
             "sparring gate, 3 tables of 5,650 rows": _start(gate, folder),
             "sparring status": _start(["status"], folder),
         }
-    return {"2 models x 20,000 verdicts x 12 slices, 10,000 resamples": found, "start, seconds": starts}
+    return {LARGE: found, "start, seconds": starts}
 
 
 def write_tables(folder: Path) -> None:
