@@ -111,7 +111,7 @@ def _along_the_tree(model: Any, packed: Packed, device: torch.device) -> Iterato
     """What `model(...)` must be given, while its attention follows the tree."""
     inner = unwrap(model)
     if not attends_freely(inner):
-        yield {"attention_mask": _masks(inner.config, packed, device)}
+        yield {"attention_mask": tree_masks(inner.config, packed, device)}
         return
     before = inner.config._attn_implementation
     inner.config._attn_implementation = _ATTENTION
@@ -121,8 +121,8 @@ def _along_the_tree(model: Any, packed: Packed, device: torch.device) -> Iterato
         inner.config._attn_implementation = before
 
 
-def _masks(config: Any, packed: Packed, device: torch.device) -> Any:
-    """The tree as a mask; a model with layers of several types takes one for each."""
+def tree_masks(config: Any, packed: Packed, device: torch.device) -> Any:
+    """The tree as a mask, as a model of this configuration takes it: one with layers of several types one for each."""
     eager, window = config._attn_implementation == "eager", getattr(config, "sliding_window", None)
 
     def mask(width: int | None) -> Tensor:

@@ -17,6 +17,7 @@ from trl import GRPOConfig
 
 from sparring.config.run import SelfplayConfig
 from sparring.errors import TrainingStopped
+from sparring.policy.architectures import unwrap
 from sparring.train.guards import Line
 from sparring.train.league import Opponents, rest_opponents
 from sparring.train.players import Players, trainer_of
@@ -78,7 +79,7 @@ def train(session: Session, rows: int, on_step: OnStep) -> Any:
             estimator=session.config.estimator,
             group_baseline=session.config.baseline == "group",
             sft_coef=session.config.sft_coef,
-            sft=_lesson_plan(session),
+            sft=_lesson_plan(session, watch),
         ),
         callbacks=[watch],
     )
@@ -189,17 +190,18 @@ def trained_roles(config: SelfplayConfig) -> list[int]:
     return [role for role, learns in ((ATTACKER, config.train_attacker), (DEFENDER, config.train_defender)) if learns]
 
 
-def _lesson_plan(session: Session) -> Callable[[int, int, int], Any] | None:
+def _lesson_plan(session: Session, watch: Watch) -> Callable[[int, int, int], Any] | None:
     if not session.lessons:
         return None
     size = session.config.sft_batch
 
     def batch(step: int, part: int, parts: int) -> tuple[Any, float]:
+        model = unwrap(watch.trainer.model).config
         every = random.Random(f"{session.seed}/sft/{step}").choices(session.lessons, k=size)
         chosen = every[part::parts]
         tokens = sum(len(example.answer) for example in every)
         if not chosen or not tokens:  # a process without a row still takes part in the pass of the others
-            return (collate(every[:1]), 0.0) if tokens and session.config.processes > 1 else (None, 0.0)
-        return collate(chosen), sum(len(example.answer) for example in chosen) / tokens
+            return (collate(every[:1], model), 0.0) if tokens and session.config.processes > 1 else (None, 0.0)
+        return collate(chosen, model), sum(len(example.answer) for example in chosen) / tokens
 
     return batch

@@ -22,7 +22,7 @@ from sparring.game.thought import Thought
 from sparring.judge.protocol import Judge, JudgeCase
 from sparring.policy.chat import ChatEncoder
 from sparring.policy.generate import generate
-from sparring.policy.logprobs import pack_rows
+from sparring.policy.logprobs import pack_rows, tree_masks
 
 IGNORED = -100
 HELPFUL_TOKENS, REFUSAL_TOKENS = 4, 10
@@ -163,18 +163,19 @@ def _endless(items: Sequence[Example], rng: random.Random) -> Any:
             yield items[index]
 
 
-def collate(examples: Sequence[Example]) -> dict[str, Any]:
+def collate(examples: Sequence[Example], config: Any) -> dict[str, Any]:
     """Model inputs of a batch, packed into one row without padding (`pack_rows`): logits are made for answers only.
 
-    `input_ids`, `position_ids` (1, W), `attention_mask` (1, 1, W, W), `logits_to_keep` (K + 1,) and `labels`
-    (1, K + 1) for K answer tokens. A causal loss compares logits with the next label, hence one more of each.
+    `input_ids`, `position_ids` (1, W), `attention_mask` (1, 1, W, W) as a model with this transformers `config` takes
+    it, `logits_to_keep` (K + 1,) and `labels` (1, K + 1) for K answer tokens. A causal loss compares logits with the
+    next label, hence one more of each.
     """
     packed = pack_rows([e.prompt for e in examples], [e.answer for e in examples])
     columns = [column for row in packed.columns for column in row]
     tokens = [token for e in examples for token in e.answer]
     return {
         "input_ids": packed.ids,
-        "attention_mask": packed.mask,
+        "attention_mask": tree_masks(config, packed, packed.ids.device),
         "position_ids": packed.positions,
         "labels": torch.tensor([[IGNORED, *tokens]]),
         "logits_to_keep": torch.tensor([*columns, columns[-1]]),

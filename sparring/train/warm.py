@@ -7,6 +7,7 @@ strong enough to make both answers likely; telling harmful from harmless is left
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def warm_start(
         model=model,
         args=arguments,
         train_dataset=_Rows(rows),
-        data_collator=collate,
+        data_collator=partial(collate, config=model.config),
         callbacks=[_Report(on_step, stop)],
     )
     trainer.remove_callback(PrinterCallback)

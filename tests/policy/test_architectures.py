@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from sparring.policy.architectures import attends_freely, supports, unwrap
 from sparring.policy.generate import generate
 from sparring.policy.logprobs import pack_rows, packed_logprobs
+from sparring.train.supervised import Example, collate
 
 SIZE = {
     "vocab_size": 300,
@@ -121,6 +122,15 @@ def test_packed_rows_equal_single_rows(name: str, masked: bool) -> None:
     mine, stocks = (torch.autograd.grad(x.sum(), list(model.parameters())) for x in (ours, theirs))
     apart = sum(float((a - b).square().sum()) for a, b in zip(mine, stocks, strict=True))
     assert (apart / sum(float(b.square().sum()) for b in stocks)) ** 0.5 < 1e-4
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_lessons_see_what_the_architecture_shows_them(name: str) -> None:
+    model = make(name)
+    answers = generate(model, PROMPTS, eos=frozenset({2}), max_new_tokens=12, temperature=1.0, seed=4).ids
+    rows = [Example(list(p), list(a)) for p, a in zip(PROMPTS, answers, strict=True)]
+    theirs = torch.cat([stock(model, p, a) for p, a in zip(PROMPTS, answers, strict=True)])
+    assert gap(model(**collate(rows, model.config)).loss, -theirs.mean()) < 1e-4
 
 
 def test_other_architectures_sample_through_their_own_forward_pass(caplog: pytest.LogCaptureFixture) -> None:

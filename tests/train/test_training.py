@@ -16,6 +16,7 @@ import torch
 from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import LlamaConfig
 from trl import GRPOConfig, GRPOTrainer
 
 from sparring.config.run import WarmStartConfig
@@ -131,7 +132,7 @@ def test_warm_start_mixes_its_kinds_and_refuses_one_kind_alone() -> None:
 
 
 def test_labels_cover_answers_alone() -> None:
-    batch = collate([Example([1, 2], [3]), Example([1, 7], [4, 5, 6])])
+    batch = collate([Example([1, 2], [3]), Example([1, 7], [4, 5, 6])], LlamaConfig())
     assert batch["input_ids"].tolist() == [[1, 2, 7, 4, 5]]  # what both begin with stands once, last tokens not at all
     assert batch["position_ids"].tolist() == [[0, 1, 1, 2, 3]]
     assert batch["labels"].tolist() == [[-100, 3, 4, 5, 6]]
@@ -158,7 +159,8 @@ def test_the_warm_start_learns_its_answers(policy: Policy, tmp_path: Path, bf16:
     warm_start(policy.model, [rows] * 6, config, tmp_path, 0, on_step, bf16=bf16)
     assert len(losses) == 6 and losses[-1] < 0.8 * losses[0]
     fresh = load_policy(Path(policy.model.config._name_or_path)).model
-    assert losses[0] == pytest.approx(float(fresh(**collate(rows)).loss.detach()), rel=0.02 if bf16 else 1e-4)
+    first = float(fresh(**collate(rows, fresh.config)).loss.detach())
+    assert losses[0] == pytest.approx(first, rel=0.02 if bf16 else 1e-4)
     assert all(p.dtype == torch.float32 for p in policy.model.parameters())
 
 
@@ -208,7 +210,7 @@ def test_padding_and_kept_logits_change_no_loss(policy: Policy) -> None:
     model = policy.model
     rows = [Example([5, 6, 7, 8], [9]), Example([5], [10, 11, 12])]
     total = sum(len(row.answer) for row in rows)
-    together = model(**collate(rows)).loss
+    together = model(**collate(rows, model.config)).loss
     alone = [model(input_ids=torch.tensor([row.prompt + row.answer])).logits[0].log_softmax(-1) for row in rows]
     picked = [
         logs[len(row.prompt) - 1 + i, token]
