@@ -82,10 +82,15 @@ def test_void_games_are_counted(void: int, most: float) -> None:
     assert not why or f"{void} of 10 games are void" in why
 
 
+def test_a_broken_format_is_paid_for_and_so_not_void() -> None:
+    broken = replace(game("the answer broke the format"), defender_reward=-1.0)
+    assert too_void(0, [broken] * 10, 0.0) == ""
+
+
 def game(reason: str) -> Game:
     return Game(
         1, 0, 0, "vanilla", "s", "seed", "harmful", "b", "a", "attack", "answer", True, True, False, False, 1.0, True,
-        None, 1.0, False, bool(reason), reason,
+        None, None if reason else 1.0, False, bool(reason), reason,
     )  # fmt: skip
 
 
