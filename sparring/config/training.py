@@ -45,7 +45,7 @@ class SelfplayConfig(PlayersConfig):
     steps: int = Field(16, ge=0, description="Optimizer steps of self-play.")
     games: int = Field(64, ge=4, description="Games a step; a multiple of `group`.")
     group: int = Field(2, ge=2, description="Rows of one prompt: answers a vanilla prompt, rewrites a seed.")
-    learning_rate: float = Field(1e-4, ge=0, description="AdamW learning rate; 0 trains nothing.")
+    learning_rate: float = Field(5e-5, ge=0, description="AdamW learning rate; 0 trains nothing.")
     warmup: Share = Field(0.1, description="Share of the steps over which the learning rate rises.")
     kl: float = Field(
         0.01,
