@@ -31,14 +31,12 @@ class GameConfig(Section):
     generated_share: Share = Field(
         0.25, description="Share of fresh seeds that the attacker rewrites; the rest is vanilla."
     )
-    harmful_share: Share = Field(0.35, description="Share of harmful seeds among the fresh ones.")
+    harmful_share: Share = Field(0.27, description="Share of harmful seeds among the fresh ones.")
     turns: int = Field(
         1, ge=1, le=4, description="Turns of a written attack; the attacker sees the answer to each before the next."
     )
     attack_tokens: int = Field(32, ge=4, le=1024, description="Most tokens of an attack.")
-    answer_tokens: int = Field(
-        14, ge=4, le=1024, description="Most tokens of an answer; whether to help is said in the first few."
-    )
+    answer_tokens: int = Field(28, ge=4, le=1024, description="Most tokens of an answer.")
     max_prompt_tokens: int = Field(160, ge=32, description="Longer prompts are cut so that the chat header survives.")
     temperature: float = Field(1.0, gt=0, le=2, description="Sampling temperature of both roles.")
     reward: str = Field(

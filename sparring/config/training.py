@@ -42,8 +42,8 @@ class GuardConfig(Section):
 class SelfplayConfig(PlayersConfig):
     """Self-play on TRL's GRPOTrainer: both roles are trained in one step."""
 
-    steps: int = Field(16, ge=0, description="Optimizer steps of self-play.")
-    games: int = Field(64, ge=4, description="Games a step; a multiple of `group`.")
+    steps: int = Field(12, ge=0, description="Optimizer steps of self-play.")
+    games: int = Field(40, ge=4, description="Games a step; a multiple of `group`.")
     group: int = Field(2, ge=2, description="Rows of one prompt: answers a vanilla prompt, rewrites a seed.")
     learning_rate: float = Field(5e-5, ge=0, description="AdamW learning rate; 0 trains nothing.")
     warmup: Share = Field(0.1, description="Share of the steps over which the learning rate rises.")
