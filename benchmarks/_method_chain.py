@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from sparring.config.checks import cross_check
 from sparring.config.run import RunConfig
 from sparring.data import starter
+from sparring.errors import ConfigError
 from sparring.game.prompts import attacker_prompt, clean_attack, playable
 from sparring.game.records import Game
 from sparring.game.schedule import composition
@@ -38,7 +40,7 @@ ARMS: Mapping[str, Settings] = {
     "base": {},
     WARM: {"selfplay": {"steps": 0}},
     "static": {"game": {"generated_share": 0.0}, "selfplay": {"train_attacker": False}, **_NO_REPLAY},
-    "attacker only": {"selfplay": {"train_defender": False, "opponent": "start"}, **_NO_REPLAY},
+    "attacker only": {"selfplay": {"train_defender": False, "opponent": "start", "sft_coef": 0.0}, **_NO_REPLAY},
     "defender only": {"selfplay": _FROZEN, **_NO_REPLAY},
     "self-play": _NO_REPLAY,
     "self-play, cot": {"game": {"cot": True}, **_NO_REPLAY},
@@ -51,7 +53,8 @@ ARMS: Mapping[str, Settings] = {
 
 - `static`: no attacker; a fixed file of rewrites by the warm-started policy stands among the seeds, in the share that
   the others rewrite.
-- `attacker only`, `defender only`: the other role is played by the round's starting policy.
+- `attacker only`, `defender only`: the other role is played by the round's starting policy. The supervised term teaches
+  the defender, so that `attacker only` goes without it.
 """
 
 _SMALL: Settings = {
@@ -81,7 +84,7 @@ class Chain:
         return open_store(self.store).scope(f"lines/{self.line(arm, seed)}")
 
     def config(self, arm: str, seed: int, attacks: tuple[Path, Path] | None = None) -> RunConfig:
-        """The run file of an arm; `attacks` are the fixed ones of `static`, harmful and benign."""
+        """The run file of an arm; `attacks` are the fixed ones of `static`, harmful and benign. Raises ConfigError."""
         asked: dict[str, Any] = {k: dict(v) for k, v in ARMS[arm].items()}
         for section, keys in _SMALL.items() if self.small else ():
             asked.setdefault(section, {}).update(keys)
@@ -90,6 +93,8 @@ class Chain:
         config = RunConfig.model_validate(
             {"store": self.store, "line": self.line(arm, seed), "seed": seed, "data": data, **asked}
         )
+        if problem := cross_check(config):
+            raise ConfigError(f"arm {arm}: {problem.text}")
         if not config.selfplay.steps or arm == "self-play":
             return config
         budget = self.steps * tokens_a_step(self.config("self-play", seed))
