@@ -10,7 +10,7 @@ from typing import Any
 
 from sparring.config.run import SelfplayConfig
 from sparring.errors import ConfigError, TrainingStopped
-from sparring.game.records import Game
+from sparring.game.records import Game, Seed
 from sparring.game.schedule import Composition, Schedule, composition
 from sparring.monitor import ledger
 from sparring.progress import Progress
@@ -107,7 +107,6 @@ def _session(
     from sparring.train.ranks import SharedJudge
     from sparring.train.rollout import GamePlayer
     from sparring.train.session import Session
-    from sparring.train.supervised import distil
 
     policy, seeds = load_policy(start), load_seeds(store, inputs.prepared)
     replays = load_replays(store, inputs.prepared)
@@ -117,14 +116,7 @@ def _session(
             f"no game of a step is written by the attacker, the only one who learns: {plan}",
             hint="raise game.generated_share or selfplay.games",
         )
-    judge, rng = load_reward_judge(config.judge, store), random.Random(inputs.round_seed)
-    benign = sample([s for s in seeds if s.label == "benign"], config.selfplay.sft_examples, rng)
-    lessons = []
-    if config.selfplay.sft_coef > 0:
-        progress.update("supervised set", 0, 1)
-        chat = policy.chat if config.game.cot else policy.chat.mode(False)
-        lessons = distil(policy.model, chat, judge, benign, config.game, inputs.round_seed)
-        progress.update("supervised set", 1, 1, f"{len(lessons)} helpful")
+    judge = load_reward_judge(config.judge, store)
     fresh = untaught_seeds(seeds, config.warm_start, inputs.round_seed) if needs_warm(config, inputs) else seeds
     schedule = Schedule(fresh, replays, plan, config.game.harmful_share, inputs.round_seed)
     player = GamePlayer(
@@ -144,7 +136,7 @@ def _session(
         stage.base,
         policy.tokenizer,
         player,
-        lessons,
+        _lessons(config, inputs, policy, judge, seeds, progress),
         work,
         inputs.round_seed,
         trains_in_bf16(config.model.precision),
@@ -153,6 +145,23 @@ def _session(
         stage.opponents,
     )
     return session, training_rows(plan, config.selfplay, config.game.turns)
+
+
+def _lessons(
+    config: SelfplayStepConfig, inputs: SelfplayInputs, policy: Any, judge: Any, seeds: list[Seed], progress: Progress
+) -> list[Any]:
+    """The supervised set: the policy's own answers to benign seeds; none without a supervised term."""
+    from sparring.train.supervised import distil
+
+    if config.selfplay.sft_coef == 0:
+        return []
+    benign = [seed for seed in seeds if seed.label == "benign"]
+    chosen = sample(benign, config.selfplay.sft_examples, random.Random(inputs.round_seed))
+    progress.update("supervised set", 0, 1)
+    chat = policy.chat if config.game.cot else policy.chat.mode(False)
+    lessons = distil(policy.model, chat, judge, chosen, config.game, inputs.round_seed)
+    progress.update("supervised set", 1, 1, f"{len(lessons)} helpful")
+    return lessons
 
 
 def _audit(config: SelfplayStepConfig, store: Store, seed: int) -> Any:
