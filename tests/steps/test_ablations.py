@@ -15,7 +15,7 @@ from sparring.errors import ConfigError
 from sparring.progress import Progress
 from sparring.steps import selfplay
 from sparring.steps.selfplay import SelfplayInputs, SelfplayStepConfig
-from tests.steps.test_model_steps import RUN, Line, line
+from tests.steps.test_model_steps import RUN, Line, line, unequal
 
 __all__ = ["line"]
 
@@ -59,9 +59,9 @@ def test_each_ablation_is_valid_and_trains(line: Line, name: str) -> None:
 
 
 def gives_gradient(config: RunConfig, games: pa.Table) -> bool:
-    """With groups of one attack, GRPO learns nothing from answers that are all paid alike; the rest always learns."""
+    """GRPO learns nothing from answers to one attack that are all paid alike, a role nothing from games that are."""
     if config.selfplay.estimator == "reinforce_pp" or config.selfplay.answers_per_attack == 1:
-        return True
+        return unequal(games)
     paid: dict[tuple[int, str], set[float]] = {}
     for row in games.to_pylist():
         if row["defender_reward"] is not None:

@@ -87,6 +87,20 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
 SLICES = ("vanilla", "adversarial", "lookalike", "plain", "choice", "nll")
 
 
+def unequal(games: pa.Table) -> bool:
+    """Whether some role was paid unequally in some step: what is paid alike moves nothing (role normalisation)."""
+    paid: dict[tuple[int, str], set[float]] = {}
+    for row in games.to_pylist():
+        for role in ("attacker_reward", "defender_reward"):
+            if row[role] is not None:
+                paid.setdefault((row["step"], role), set()).add(row[role])
+    return any(len(rewards) > 1 for rewards in paid.values())
+
+
+def games_of(store: Store, result: SelfplayResult) -> pa.Table:
+    return pq.read_table(pa.BufferReader(store.get(result.games_key)))
+
+
 def trained(line: Line, **changes: object) -> SelfplayResult:
     config = SelfplayStepConfig.of(RunConfig.model_validate({**RUN, **changes}))
     return selfplay.run(config, line.store, SelfplayInputs(line.prepared, 0, line.work), Progress("selfplay"))
@@ -94,9 +108,10 @@ def trained(line: Line, **changes: object) -> SelfplayResult:
 
 def test_selfplay_leaves_a_verified_candidate_transcripts_and_curves(line: Line) -> None:
     result = trained(line)
-    assert result.candidate != line.prepared.base and has_checkpoint(line.store, result.candidate)
+    assert (result.candidate != line.prepared.base) == unequal(games_of(line.store, result))
+    assert has_checkpoint(line.store, result.candidate)
     assert load_manifest(line.store, result.candidate).meta["parent"] == line.prepared.base
-    games = pq.read_table(pa.BufferReader(line.store.get(result.games_key)))
+    games = games_of(line.store, result)
     assert games.num_rows == result.games == 16 and set(games["step"].to_pylist()) == {0, 1}
     assert len(line.store.get(result.curves_key).splitlines()) == 2
     assert trained(line) == result  # played again from the same start, it is the same candidate
@@ -129,7 +144,8 @@ def test_a_budget_that_is_used_up_leaves_what_was_trained(line: Line, number: in
     result = budgeted(line, number, budget)
     (limit,) = budget
     assert result.stopped.startswith(f"budget.{limit} is used up (") and result.stopped.endswith(") after step 1 of 2")
-    assert result.candidate != line.prepared.base and has_checkpoint(line.store, result.candidate)
+    assert (result.candidate != line.prepared.base) == unequal(games_of(line.store, result))
+    assert has_checkpoint(line.store, result.candidate)
     assert (result.games, result.spent["tokens"]) == (8, result.trained_tokens)
     assert result.spent["hours"] > 0 == result.spent["gpu_hours"]
 
