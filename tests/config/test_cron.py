@@ -7,7 +7,7 @@ from itertools import islice
 
 import pytest
 from croniter import croniter
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sparring.config.cron import parse_cron
@@ -31,11 +31,21 @@ def field(draw: st.DrawFn, low: int, high: int) -> str:
 schedules = st.builds(
     lambda *fields: " ".join(fields), field(0, 59), field(0, 23), field(1, 28), field(1, 12), field(0, 6)
 )
+
+
+def starred_in_full(schedule: str) -> bool:
+    """Whether a day field gives every day as `*/2,1-31` does: crontab(5) asks for a star in it, croniter for `*`."""
+    cron, written = parse_cron(schedule), schedule.split()
+    pairs = ((written[2], len(cron.days) == 31), (written[4], len(cron.weekdays) == 7))
+    return any(full and "*" in field != "*" for field, full in pairs)
+
+
 times = st.datetimes(datetime(2000, 1, 1), datetime(2090, 1, 1))
 
 
 @given(schedules, times)
 def test_fires_when_croniter_does(schedule: str, start: datetime) -> None:
+    assume(not starred_in_full(schedule))
     reference = croniter(schedule, start, implement_cron_bug=False)
     wanted = [reference.get_next(datetime) for _ in range(3)]
     assert list(islice(parse_cron(schedule).fires(start), 3)) == wanted
@@ -62,6 +72,7 @@ def test_the_six_fields_fire_at_the_same_times(schedule: str, start: datetime) -
         ("0 0 1 * 0-6", "0 0 0 * * *"),
         ("0 0 */2 * 0-6", f"0 0 0 {','.join(map(str, range(1, 32, 2)))} * *"),
         ("0 0 1 * *,3", "0 0 0 1 * *"),
+        ("0 0 1 * 0-5,*/2", "0 0 0 1 * *"),
     ],
 )
 def test_what_kubeflow_is_given(schedule: str, six: str) -> None:
