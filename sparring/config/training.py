@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from sparring.config.roles import PlayersConfig
 from sparring.config.section import Section, Share
@@ -13,13 +13,25 @@ from sparring.config.section import Section, Share
 class WarmStartConfig(Section):
     """Supervised start before the first round: own refusals and self-distilled helpful answers."""
 
-    steps: int = Field(100, ge=0, description="Optimizer steps; 0 leaves the warm start out.")
+    steps: int = Field(120, ge=0, description="Optimizer steps; 0 leaves the warm start out.")
     batch: int = Field(16, ge=2, description="Rows a step: refusals, helpful answers and attacker demonstrations.")
-    learning_rate: float = Field(3e-4, ge=0, description="AdamW learning rate at its highest; it falls linearly.")
+    learning_rate: float = Field(1e-2, ge=0, description="AdamW learning rate at its highest; it falls linearly.")
+    rank: int = Field(8, ge=1, le=1024, description="Rank of the LoRA adapter that learns, and is merged in the end.")
+    layers: tuple[Share, Share] = Field(
+        (0.45, 0.67),
+        description="Part of the model's depth that the adapter is in, from its lowest layer, 0, to its highest, 1.",
+    )
     attacker_share: Share = Field(0.0625, description="Share of rows that show the attacker its role.")
-    refusal_share: Share = Field(0.15, description="Share of refusals among the other rows; the rest helps.")
+    refusal_share: Share = Field(0.35, description="Share of refusals among the other rows; the rest helps.")
     examples: int = Field(300, ge=4, description="Harmful seeds that refusals are made for.")
     helpful_examples: int = Field(560, ge=4, description="Benign seeds that the model's own answers are taken to.")
+
+    @field_validator("layers")
+    @classmethod
+    def _rises(cls, part: tuple[float, float]) -> tuple[float, float]:
+        if part[0] >= part[1]:
+            raise ValueError(f"{part[0]:g} to {part[1]:g} is no part: give the lower end first")
+        return part
 
 
 class GuardConfig(Section):

@@ -25,18 +25,26 @@ from sparring.policy.generate import generate
 from sparring.policy.logprobs import pack_rows, tree_masks
 
 IGNORED = -100
-HELPFUL_TOKENS, REFUSAL_TOKENS = 4, 10
+HELPFUL_TOKENS, REFUSAL_TOKENS = 3, 5
 """Tokens of an own helpful answer and of a refusal that are learnt: whether to help is said in the first few, and the
-model goes on by itself. The rest would drown them in the mean over tokens."""
+model goes on by itself."""
+_DECAY = 0.4
+"""Weight of each of these words in a lesson against the one before it."""
 _DISTIL_TEMPERATURE = 0.7
 
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt and the answer to learn, as token ids."""
+    """A prompt and the answer to learn, as token ids.
+
+    `own`: words of the model that is taught, learnt by the distributions that they were drawn from. `decay`: how much
+    less each word counts than the one before it.
+    """
 
     prompt: list[int]
     answer: list[int]
+    own: bool = False
+    decay: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -82,9 +90,9 @@ def distil(
     verdicts = judge.judge([JudgeCase(text, answer, "benign") for text, answer in zip(texts, answers, strict=True)])
     passed = [i for i, v in enumerate(verdicts) if v.benign_pass and (answers[i] or not game.cot)]
     if not game.cot:
-        return [Example(prompts[i], sampled.ids[i][:HELPFUL_TOKENS]) for i in passed]
+        return [Example(prompts[i], sampled.ids[i][:HELPFUL_TOKENS], own=True, decay=_DECAY) for i in passed]
     if chat.thinks:
-        return [Example(prompts[i], sampled.ids[i]) for i in passed]
+        return [Example(prompts[i], sampled.ids[i], own=True) for i in passed]
     return _thoughtful(chat.mode(True), [(texts[i], answers[i]) for i in passed], _HELPING, game)
 
 
@@ -106,7 +114,7 @@ def refusal_examples(
         return _thoughtful(chat.mode(True), pairs, _DECLINING, game)
     prompts = chat.encode([s.text for s in seeds], game.max_prompt_tokens)
     answers = chat.encode_answers(texts, game.answer_tokens)
-    return [Example(p, a[:REFUSAL_TOKENS]) for p, a in zip(prompts, answers, strict=True)]
+    return [Example(p, a[:REFUSAL_TOKENS], decay=_DECAY) for p, a in zip(prompts, answers, strict=True)]
 
 
 def attack_examples(chat: ChatEncoder, demonstrations: Sequence[Demonstration], game: GameConfig) -> list[Example]:

@@ -1,17 +1,26 @@
-"""The supervised warm start of the first round, on transformers' Trainer.
+"""The supervised warm start of the first round: a LoRA adapter on the middle of the model, on transformers' Trainer.
 
-A model that refuses 2 % of anything gives pure reinforcement learning no refusal to reinforce. The warm start is only
-strong enough to make both answers likely; telling harmful from harmless is left to self-play.
+A model that refuses 2 % of anything gives pure reinforcement learning no refusal to reinforce. The warm start makes
+both answers likely where they belong, and leaves the rest of the model as it is:
+
+- What tells harmful from harmless is easiest to read half-way up (by a linear probe: docs/measured.md), so only the
+  layers there learn, by an adapter that is merged in the end. Layers below need no gradient.
+- Own words are taught by the whole distribution that they were drawn from (the model without its adapter), not by the
+  one token that came up: the same target with less noise, and nothing to learn where nothing has changed.
+- Every row counts alike, and in an opening the first words count most: they decide whether to help.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
@@ -20,6 +29,7 @@ from sparring.train.supervised import Example, collate
 
 _MICRO = 16
 """Rows of a forward pass at most: attention is quadratic in a packed row."""
+_LAYER: Final = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 OnStep = Callable[[int, dict[str, float]], None]
 
 
@@ -34,11 +44,29 @@ class _Rows(Dataset[Example]):
         return self._rows[index]
 
 
-class _Ordered(Trainer):
-    """Walks the batches in the order they were drawn in."""
+class _Lessons(Trainer):
+    """Walks the batches in the order they were drawn in, own words first in each."""
 
     def _get_train_sampler(self, *_: Any) -> None:
         return None
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Mean over rows of each row's weighted mean over its answer tokens: nats."""
+        lesson, own, weights = inputs["lesson"], inputs["own"], inputs["weights"]
+        labels = lesson.pop("labels")[0, 1:]
+        said = _logp(model, lesson)
+        loss = -said.gather(1, labels[:, None])[:, 0]
+        if own is not None:
+            own.pop("labels")
+            with torch.no_grad(), self.accelerator.unwrap_model(model).disable_adapter():
+                before = _logp(model, own)
+            count = len(before)
+            told = (before.exp() * (before - said[:count])).sum(1)
+            loss = torch.cat([told, loss[count:]])
+        mean = (loss * weights).sum()
+        return (mean, None) if return_outputs else mean
 
 
 class _Report(TrainerCallback):
@@ -75,7 +103,7 @@ def warm_start(
         gradient_accumulation_steps=config.batch // micro,
         learning_rate=config.learning_rate,
         lr_scheduler_type="linear",
-        warmup_steps=min(3, len(batches)),
+        warmup_steps=min(5, len(batches)),
         weight_decay=0.0,
         max_grad_norm=1.0,
         bf16=bf16,
@@ -88,12 +116,68 @@ def warm_start(
         dataloader_pin_memory=False,
         seed=seed,
     )
-    trainer = _Ordered(
-        model=model,
+    adapted = _adapted(model, config, seed)
+    trainer = _Lessons(
+        model=adapted,
         args=arguments,
         train_dataset=_Rows(rows),
-        data_collator=partial(collate, config=model.config),
+        data_collator=partial(lesson_batch, config=model.config),
         callbacks=[_Report(on_step, stop)],
     )
+    trainer.model_accepts_loss_kwargs = False  # the loss is a mean over rows: accumulated steps are averaged
     trainer.remove_callback(PrinterCallback)
     trainer.train()
+    adapted.merge_and_unload()
+    model.requires_grad_(True)
+
+
+def _adapted(model: Any, config: WarmStartConfig, seed: int) -> Any:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed % 2**63)
+        return get_peft_model(
+            model,
+            LoraConfig(
+                r=config.rank,
+                lora_alpha=config.rank,
+                target_modules=middle(model, config.layers),
+                task_type="CAUSAL_LM",
+            ),
+        )
+
+
+def middle(model: Any, part: tuple[float, float]) -> list[str]:
+    """Names of the linear layers in `part` of the model's depth (0: the lowest layer, 1: the highest); at least one
+    layer's. All but the head where the model's layers are not numbered.
+    """
+    head = model.get_output_embeddings()
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head]
+    depth = {name: int(found[1]) for name in linear if (found := _LAYER.search(f".{name}."))}
+    if not depth:
+        return linear
+    count = max(depth.values()) + 1
+    low = min(round(part[0] * count), count - 1)
+    high = max(round(part[1] * count), low + 1)
+    return [name for name in linear if low <= depth.get(name, -1) < high]
+
+
+def lesson_batch(examples: Sequence[Example], config: Any) -> dict[str, Any]:
+    """`lesson`: the packed rows (`collate`), own words first; `own`: those alone, None without any; `weights` (K,) of
+    the K answer tokens, in the order of `lesson`, 1 in all: as much for each row, within one falling by its `decay`.
+    """
+    rows = sorted(examples, key=lambda example: not example.own)
+    own = [example for example in rows if example.own]
+    weights = [weight / len(rows) for example in rows for weight in _falling(len(example.answer), example.decay)]
+    return {
+        "lesson": collate(rows, config),
+        "own": collate(own, config) if own else None,
+        "weights": torch.tensor(weights),
+    }
+
+
+def _falling(count: int, decay: float) -> list[float]:
+    raw = [decay**place for place in range(count)]
+    return [weight / sum(raw) for weight in raw]
+
+
+def _logp(model: Any, batch: dict[str, Any]) -> Tensor:
+    return torch.log_softmax(model(**batch).logits[0, :-1].float(), dim=-1)

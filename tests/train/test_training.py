@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import random
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,19 +15,16 @@ import torch
 from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import LlamaConfig
 from trl import GRPOConfig, GRPOTrainer
 
-from sparring.config.run import WarmStartConfig
 from sparring.errors import TrainingError
 from sparring.game.records import Game
 from sparring.policy.load import Policy, load_policy
 from sparring.train.roles import DEFENDER, SharedRoles
 from sparring.train.rows import rollout_rows
 from sparring.train.session import micro_batch, train
-from sparring.train.supervised import Example, Lessons, collate, warm_batches
+from sparring.train.supervised import Example, collate
 from sparring.train.trainer import Features, SelfPlayTrainer
-from sparring.train.warm import warm_start
 from tests.train.small import SMALL, VoidJudge, player, session, weights
 
 
@@ -120,58 +116,6 @@ def test_micro_batches_keep_groups_whole(groups: int, group: int, wanted: int) -
     rows = groups * group
     size = micro_batch(rows, group, wanted)
     assert rows % size == 0 and size % group == 0 and size <= max(group, wanted * 3 // 2)
-
-
-def test_warm_start_mixes_its_kinds_and_refuses_one_kind_alone() -> None:
-    lessons = Lessons([Example([1], [2])] * 3, [Example([3], [4])] * 3, [Example([5], [6])] * 3)
-    config = WarmStartConfig(steps=3, batch=10, attacker_share=0.2, refusal_share=0.5)
-    batches = warm_batches(lessons, config, random.Random(0))
-    assert [sorted(e.prompt[0] for e in batch) for batch in batches] == [[1] * 4 + [3] * 4 + [5] * 2] * 3
-    with pytest.raises(TrainingError, match="3 refusals and 0 own helpful answers"):
-        warm_batches(Lessons(lessons.refusals, [], []), config, random.Random(0))
-
-
-def test_labels_cover_answers_alone() -> None:
-    batch = collate([Example([1, 2], [3]), Example([1, 7], [4, 5, 6])], LlamaConfig())
-    assert batch["input_ids"].tolist() == [[1, 2, 7, 4, 5]]  # what both begin with stands once, last tokens not at all
-    assert batch["position_ids"].tolist() == [[0, 1, 1, 2, 3]]
-    assert batch["labels"].tolist() == [[-100, 3, 4, 5, 6]]
-    assert batch["logits_to_keep"].tolist() == [1, 2, 3, 4, 4]
-    assert batch["attention_mask"][0, 0].int().tolist() == [
-        [1, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0],
-        [1, 0, 1, 0, 0],
-        [1, 0, 1, 1, 0],
-        [1, 0, 1, 1, 1],
-    ]
-
-
-@pytest.mark.parametrize("bf16", [False, True])
-def test_the_warm_start_learns_its_answers(policy: Policy, tmp_path: Path, bf16: bool) -> None:
-    prompts = policy.chat.encode(["Name a river.", "Name a long, long river.", "Name a sea.", "Name two seas."], 64)
-    answers = policy.chat.encode_answers(["The Rhine.", "The Nile.", "The Baltic Sea.", "Two."], 8)
-    rows = [Example(p, a) for p, a in zip(prompts, answers, strict=True)]
-    config, losses = WarmStartConfig(steps=6, batch=4, learning_rate=1e-2), list[float]()
-
-    def on_step(_: int, logs: dict[str, float]) -> None:
-        losses.append(logs["loss"])
-
-    warm_start(policy.model, [rows] * 6, config, tmp_path, 0, on_step, bf16=bf16)
-    assert len(losses) == 6 and losses[-1] < 0.8 * losses[0]
-    fresh = load_policy(Path(policy.model.config._name_or_path)).model
-    first = float(fresh(**collate(rows, fresh.config)).loss.detach())
-    assert losses[0] == pytest.approx(first, rel=0.02 if bf16 else 1e-4)
-    assert all(p.dtype == torch.float32 for p in policy.model.parameters())
-
-
-def test_the_warm_start_ends_where_it_is_told_to(policy: Policy, tmp_path: Path) -> None:
-    prompts, answers = policy.chat.encode(["Name a river."], 64), policy.chat.encode_answers(["The Rhine."], 8)
-    config, steps = WarmStartConfig(steps=6, batch=2), list[int]()
-    rows = [Example(prompts[0], answers[0])] * 2
-    warm_start(
-        policy.model, [rows] * 6, config, tmp_path, 0, lambda step, _: steps.append(step), stop=lambda: len(steps) == 2
-    )
-    assert steps == [1, 2]
 
 
 @pytest.mark.slow
