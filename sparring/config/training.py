@@ -22,7 +22,7 @@ class WarmStartConfig(Section):
         description="Part of the model's depth that the adapter is in, from its lowest layer, 0, to its highest, 1.",
     )
     attacker_share: Share = Field(0.0625, description="Share of rows that show the attacker its role.")
-    refusal_share: Share = Field(0.35, description="Share of refusals among the other rows; the rest helps.")
+    refusal_share: Share = Field(0.25, description="Share of refusals among the other rows; the rest helps.")
     examples: int = Field(300, ge=4, description="Harmful seeds that refusals are made for.")
     helpful_examples: int = Field(560, ge=4, description="Benign seeds that the model's own answers are taken to.")
 
