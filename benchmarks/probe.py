@@ -2,8 +2,8 @@
 
 For every second layer a logistic head is trained on the starter set's training seeds (hidden state of the chat prompt's
 last token, standardised) and asked about public prompts that it never saw: the share that it calls harmful, and the
-area under the curve of HarmBench's standard behaviours against OR-Bench's hard prompts and of XSTest's two halves. The
-bound of what a policy can refuse by what it has read; `warm_start.layers` stands on it. Nothing here trains the model.
+area under the curve of HarmBench's standard behaviours against OR-Bench's hard prompts and of XSTest's two halves. It
+says where a policy could learn what to refuse; `warm_start.layers` stands on it. Nothing here trains the model.
 """
 
 from __future__ import annotations
