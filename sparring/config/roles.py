@@ -6,11 +6,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from sparring.config.section import Section, Share
+from sparring.config.section import Depth, Section, Share
 
 
 class LoraConfig(Section):
-    """The adapters of `adapters: per_role` (LoRA without dropout)."""
+    """The adapters of `adapters: shared` and `per_role` (LoRA without dropout)."""
 
     rank: int = Field(16, ge=1, le=1024, description="Rank of an adapter.")
     alpha: float = Field(32.0, gt=0, description="An adapter's product is scaled by alpha / rank.")
@@ -18,6 +18,10 @@ class LoraConfig(Section):
         ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
         min_length=1,
         description="Linear layers that get an adapter, by the end of their names; `lm_head` cannot be one.",
+    )
+    layers: Depth = Field(
+        (0.0, 1.0),
+        description="Part of the model's depth that gets adapters, from its lowest layer, 0, to its highest, 1.",
     )
 
 
@@ -41,10 +45,11 @@ class VllmConfig(Section):
 class PlayersConfig(Section):
     """Who plays the roles in self-play."""
 
-    adapters: Literal["none", "per_role"] = Field(
+    adapters: Literal["none", "shared", "per_role"] = Field(
         "none",
-        description="`none`: both roles train the same weights. `per_role`: one LoRA adapter a role on a frozen base; "
-        "the candidate is the base with the defender's. Adapters want about ten times the learning rate.",
+        description="`none`: both roles train all weights. `shared`: both train one LoRA adapter, which the candidate "
+        "has merged. `per_role`: one adapter a role on a frozen base; the candidate is the base with the defender's. "
+        "Adapters want at least ten times the learning rate.",
     )
     lora: LoraConfig = LoraConfig()
     opponent: Literal["current", "start", "league"] = Field(

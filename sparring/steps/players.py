@@ -92,7 +92,7 @@ def load_player(store: Store, digest: str, role: int, folder: Path) -> Any:
 
 
 def save_trained(config: SelfplayConfig, stage: Stage, model: Any, folder: Path) -> None:
-    """Writes the candidate's folder: the trained weights, with adapters the base and the defender's."""
+    """Writes the candidate's folder: the trained weights, with adapters the base and the shared or defender's one."""
     from sparring.policy.load import save_policy
 
     if config.adapters == "none":
@@ -108,8 +108,8 @@ def save_trained(config: SelfplayConfig, stage: Stage, model: Any, folder: Path)
 def keep_adapters(
     config: SelfplayConfig, store: Store, inputs: SelfplayInputs, stage: Stage, model: Any, candidate: str
 ) -> None:
-    """Stores a round's adapters beside its candidate, for the rounds that follow; without adapters nothing."""
-    if config.adapters == "none":
+    """Stores a round's adapters, one a role, beside its candidate, for the rounds that follow; otherwise nothing."""
+    if config.adapters != "per_role":
         return
     from sparring.train.adapters import save_adapter
     from sparring.train.roles import ATTACKER, DEFENDER

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparring.config.roles import LoraConfig
 from sparring.train.adapters import act, acting, adapters_off, fit_adapters, unused
 from sparring.train.roles import DEFENDER, Begun
 from sparring.train.trainer import SelfPlayTrainer
@@ -23,11 +22,11 @@ class AdapterTrainer(SelfPlayTrainer):
     through whichever adapter acts by then.
     """
 
-    def __init__(self, *args: Any, lora: LoraConfig, begun: Begun, seed: int, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, begun: Begun, seed: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.args.gradient_checkpointing:
             raise ValueError("gradient checkpointing with one adapter a role")
-        fit_adapters(self.model, lora, begun, seed)
+        fit_adapters(self.model, begun, seed)
         self._roles: Tensor | None = None
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:

@@ -1,4 +1,7 @@
-"""One LoRA adapter a role on a frozen base (PEFT): who acts, what is sampled from, what is kept.
+"""LoRA adapters on a frozen base (PEFT): one that both roles share, or one a role.
+
+Of a shared one nothing is special: it is trained as the weights would be, and the candidate has it merged. With one a
+role:
 
     base ──┬── attacker's adapter ── writes attacks          stored beside the candidate, never served
            └── defender's adapter ── answers                 base + it = the candidate, plain safetensors
@@ -11,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -33,26 +37,40 @@ NAMES: Final = {ATTACKER: "attacker", DEFENDER: "default"}
 WEIGHTS: Final = "adapter_model.safetensors"
 
 
-def lora(section: LoraSection) -> Any:
-    """PEFT's description of an adapter. No dropout: the sampled and the trained policy must be one."""
+def lora(section: LoraSection, depth: int) -> Any:
+    """PEFT's description of an adapter on a model of `depth` layers. No dropout: the sampled and the trained policy
+    must be one.
+    """
+    layers = span(section.layers, depth)
     return LoraConfig(
         r=section.rank,
         lora_alpha=section.alpha,
         target_modules=list(section.targets),
+        layers_to_transform=list(layers) if len(layers) < depth else None,
         lora_dropout=0.0,
         bias="none",
         task_type="CAUSAL_LM",
     )
 
 
-def fit_adapters(model: Any, section: LoraSection, begun: Begun, seed: int) -> None:
+def span(part: tuple[float, float], depth: int) -> range:
+    """The layers in `part` of a model's `depth` of layers; at least one.
+
+    >>> span((0.45, 0.67), 30), span((0.99, 1.0), 4)
+    (range(14, 20), range(3, 4))
+    """
+    low = min(round(part[0] * depth), depth - 1)
+    return range(low, max(round(part[1] * depth), low + 1))
+
+
+def fit_adapters(model: Any, begun: Begun, seed: int) -> None:
     """Gives a PEFT model that has the defender's adapter the attacker's too, both trainable.
 
     Raises ModelError when an adapter to go on from does not fit the model.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed % 2**63)
-        model.add_adapter(NAMES[ATTACKER], lora(section))
+        model.add_adapter(NAMES[ATTACKER], deepcopy(model.peft_config[NAMES[DEFENDER]]))
     for role, folder in ((ATTACKER, begun.attacker), (DEFENDER, begun.defender)):
         if folder:
             load_adapter(model, role, folder)
@@ -90,7 +108,8 @@ def unused(model: Any) -> Tensor:
 
 @contextmanager
 def plain(model: Any, role: int) -> Iterator[Any]:
-    """The model without PEFT, its weights those of the base plus `role`'s adapter; as it was before, afterwards.
+    """The model without PEFT, its weights those of the base plus `role`'s adapter (or the one that there is); as it
+    was before, afterwards.
 
     The base's tensors are put aside and back, never subtracted from: nothing drifts by rounding.
     """
@@ -102,7 +121,8 @@ def plain(model: Any, role: int) -> Iterator[Any]:
             for name, layer in places:
                 inner, weight = layer.get_base_layer(), layer.get_base_layer().weight
                 aside.append((name, layer, weight.data))
-                weight.data = weight.data + layer.get_delta_weight(NAMES[role]).to(weight.dtype)
+                own = NAMES[role] if NAMES[role] in layer.lora_A else NAMES[DEFENDER]
+                weight.data = weight.data + layer.get_delta_weight(own).to(weight.dtype)
                 base.set_submodule(name, inner)
         yield base
     finally:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from transformers import AutoConfig
+
 from sparring.policy.load import load_policy
 from sparring.train.league import NOBODY, Cast, Opponents, OpposedRoles, cast
 from sparring.train.roles import Begun, Roles, SharedRoles
@@ -23,10 +25,11 @@ def trainer_of(session: Session) -> Callable[..., Any]:
     from sparring.train.adapter_trainer import AdapterTrainer
     from sparring.train.adapters import lora
 
-    section = session.config.lora
-    return partial(
-        AdapterTrainer, peft_config=lora(section), lora=section, begun=session.begun or Begun(), seed=session.seed
-    )
+    depth = AutoConfig.from_pretrained(session.start).get_text_config().num_hidden_layers
+    adapter = lora(session.config.lora, depth)
+    if session.config.adapters == "shared":
+        return partial(SelfPlayTrainer, peft_config=adapter)
+    return partial(AdapterTrainer, peft_config=adapter, begun=session.begun or Begun(), seed=session.seed)
 
 
 class Players:
@@ -51,11 +54,11 @@ class Players:
         return OpposedRoles(own, self._opponents, seats, session.player.chat.eos), seats
 
     def _own(self, trainer: Any) -> Roles:
-        eos, shared = self._session.player.chat.eos, self._session.config.adapters == "none"
-        adapted = None if shared else trainer.accelerator.unwrap_model(trainer.model)
+        eos, adapters = self._session.player.chat.eos, self._session.config.adapters
+        adapted = None if adapters == "none" else trainer.accelerator.unwrap_model(trainer.model)
         if trainer.use_vllm:
             return VllmRoles(trainer, eos, adapted)
-        if shared:
+        if adapted is None:
             return SharedRoles(trainer.model, eos)
         from sparring.train.adapters import AdapterRoles
 

@@ -25,6 +25,7 @@ from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from sparring.config.run import WarmStartConfig
+from sparring.train.adapters import span
 from sparring.train.supervised import Example, collate
 
 _MICRO = 16
@@ -154,10 +155,8 @@ def middle(model: Any, part: tuple[float, float]) -> list[str]:
     depth = {name: int(found[1]) for name in linear if (found := _LAYER.search(f".{name}."))}
     if not depth:
         return linear
-    count = max(depth.values()) + 1
-    low = min(round(part[0] * count), count - 1)
-    high = max(round(part[1] * count), low + 1)
-    return [name for name in linear if low <= depth.get(name, -1) < high]
+    layers = span(part, max(depth.values()) + 1)
+    return [name for name in linear if depth.get(name) in layers]
 
 
 def lesson_batch(examples: Sequence[Example], config: Any) -> dict[str, Any]:

@@ -34,8 +34,8 @@ def policy(folder: Path) -> Policy:
 def adapted(policy: Policy, section: LoraConfig = SMALL, *, filled: bool = True) -> Any:
     """A PEFT model with both adapters; `filled`: as if both had been trained."""
     torch.manual_seed(2)
-    model = get_peft_model(policy.model, lora(section))
-    fit_adapters(model, section, Begun(), 3)
+    model = get_peft_model(policy.model, lora(section, 2))
+    fit_adapters(model, Begun(), 3)
     if filled:
         generator = torch.Generator().manual_seed(1)
         with torch.no_grad():
@@ -122,8 +122,8 @@ def test_a_saved_adapter_is_taken_up_bit_for_bit_and_names_no_path(
 ) -> None:
     model = adapted(policy)
     save_adapter(model, ATTACKER, tmp_path / "attacker", "0" * 64)
-    fresh = get_peft_model(load_policy(folder).model, lora(SMALL))
-    fit_adapters(fresh, SMALL, Begun(attacker=tmp_path / "attacker"), 9)
+    fresh = get_peft_model(load_policy(folder).model, lora(SMALL, 2))
+    fit_adapters(fresh, Begun(attacker=tmp_path / "attacker"), 9)
     for (_, was), (_, now) in zip(
         adapters_of(model, "attacker").items(), adapters_of(fresh, "attacker").items(), strict=True
     ):
@@ -143,6 +143,6 @@ def test_a_saved_adapter_is_taken_up_bit_for_bit_and_names_no_path(
 def test_an_adapter_of_another_shape_is_refused_by_name(policy: Policy, folder: Path, tmp_path: Path) -> None:
     save_adapter(adapted(policy), DEFENDER, tmp_path / "a", "0" * 64)
     for section in (LoraConfig(rank=2), LoraConfig(rank=4, targets=["q_proj"])):
-        model = get_peft_model(load_policy(folder).model, lora(section))
+        model = get_peft_model(load_policy(folder).model, lora(section, 2))
         with pytest.raises(ModelError, match=r"adapter in .*/a does not fit selfplay.lora"):
             load_adapter(model, DEFENDER, tmp_path / "a")

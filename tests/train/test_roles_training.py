@@ -109,8 +109,8 @@ def test_gradients_equal_those_of_each_role_alone(policy: Policy, folder: Path, 
     from sparring.train.session import _arguments, _groups, _recorded_score
     from sparring.train.trainer import Features
 
-    model = get_peft_model(load_policy(folder).model, lora(LORA))
-    fit_adapters(model, LORA, Begun(), 3)
+    model = get_peft_model(load_policy(folder).model, lora(LORA, 2))
+    fit_adapters(model, Begun(), 3)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
