@@ -53,9 +53,18 @@ def _learners(config: RunConfig) -> Iterator[Problem]:
     if not selfplay.train_defender and selfplay.sft_coef > 0:
         text = f"selfplay.train_defender = false needs selfplay.sft_coef = 0, not {selfplay.sft_coef:g}"
         yield Problem(("selfplay", "sft_coef"), f"{text}: the supervised term teaches the defender")
+    if selfplay.trained_share < 1 and (selfplay.answers_per_attack > 1 or _compares_all(selfplay)):
+        text = f"selfplay.trained_share = {selfplay.trained_share:g} leaves out groups that are paid alike: it needs "
+        text += "estimator = grpo or baseline = group, and answers_per_attack = 1"
+        yield Problem(("selfplay", "trained_share"), text)
     if selfplay.games < (least := selfplay.group * selfplay.answers_per_attack):
         text = f"selfplay.games = {selfplay.games} must be at least selfplay.group x answers_per_attack = {least}"
         yield Problem(("selfplay", "games"), text)
+
+
+def _compares_all(selfplay: SelfplayConfig) -> bool:
+    """Whether a row is compared with the whole batch, so that its group alone does not say what it teaches."""
+    return selfplay.estimator == "reinforce_pp" and selfplay.baseline == "batch"
 
 
 def _players(config: RunConfig) -> Iterator[Problem]:
@@ -74,7 +83,7 @@ def _players(config: RunConfig) -> Iterator[Problem]:
     if selfplay.rollouts.startswith("vllm") and config.game.temperature != 1:
         text = f"selfplay.rollouts = {selfplay.rollouts} needs game.temperature = 1, not {config.game.temperature:g}"
         yield Problem(("game", "temperature"), f"{text}: vLLM tells log-probabilities at the sampling temperature")
-    if selfplay.adapters == "per_role" and (head := [t for t in selfplay.lora.targets if t.endswith("lm_head")]):
+    if selfplay.adapters != "none" and (head := [t for t in selfplay.lora.targets if t.endswith("lm_head")]):
         text = f"selfplay.lora.targets must not name {head[0]}: log-probabilities are computed from its plain weights"
         yield Problem(("selfplay", "lora", "targets"), text)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from sparring.config.roles import PlayersConfig
-from sparring.config.section import Section, Share
+from sparring.config.section import Depth, Section, Share
 
 
 class WarmStartConfig(Section):
@@ -17,7 +17,7 @@ class WarmStartConfig(Section):
     batch: int = Field(16, ge=2, description="Rows a step: refusals, helpful answers and attacker demonstrations.")
     learning_rate: float = Field(1e-2, ge=0, description="AdamW learning rate at its highest; it falls linearly.")
     rank: int = Field(8, ge=1, le=1024, description="Rank of the LoRA adapter that learns, and is merged in the end.")
-    layers: tuple[Share, Share] = Field(
+    layers: Depth = Field(
         (0.45, 0.67),
         description="Part of the model's depth that the adapter is in, from its lowest layer, 0, to its highest, 1.",
     )
@@ -25,13 +25,6 @@ class WarmStartConfig(Section):
     refusal_share: Share = Field(0.25, description="Share of refusals among the other rows; the rest helps.")
     examples: int = Field(300, ge=4, description="Harmful seeds that refusals are made for.")
     helpful_examples: int = Field(560, ge=4, description="Benign seeds that the model's own answers are taken to.")
-
-    @field_validator("layers")
-    @classmethod
-    def _rises(cls, part: tuple[float, float]) -> tuple[float, float]:
-        if part[0] >= part[1]:
-            raise ValueError(f"{part[0]:g} to {part[1]:g} is no part: give the lower end first")
-        return part
 
 
 class GuardConfig(Section):
@@ -57,6 +50,13 @@ class SelfplayConfig(PlayersConfig):
     steps: int = Field(12, ge=0, description="Optimizer steps of self-play.")
     games: int = Field(40, ge=4, description="Games a step; a multiple of `group`.")
     group: int = Field(2, ge=2, description="Rows of one prompt: answers a vanilla prompt, rewrites a seed.")
+    trained_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of a step's rows that are trained on: groups whose rewards differ come first, the others "
+        "teach next to nothing and cost as much (dynamic sampling).",
+    )
     learning_rate: float = Field(5e-5, ge=0, description="AdamW learning rate; 0 trains nothing.")
     warmup: Share = Field(0.1, description="Share of the steps over which the learning rate rises.")
     kl: float = Field(

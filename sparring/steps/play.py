@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -180,8 +181,15 @@ def _audit(config: SelfplayStepConfig, store: Store, seed: int) -> Any:
 
 
 def training_rows(plan: Composition, selfplay: SelfplayConfig, turns: int = 1) -> int:
-    """Rows that one step trains on: an attacker's for each turn of a written attack, a defender's for each game."""
-    return (plan.vanilla + (turns + selfplay.answers_per_attack) * plan.generated + plan.replayed) * selfplay.group
+    """Rows that one step trains on, of an attacker's for each turn of a written attack and a defender's for each game;
+    of a share of them whole micro-batches.
+    """
+    groups = plan.vanilla + (turns + selfplay.answers_per_attack) * plan.generated + plan.replayed
+    whole = groups * selfplay.group
+    micro = max(selfplay.micro_batch // selfplay.group, 1) * selfplay.group
+    return (
+        min(whole, math.ceil(whole * selfplay.trained_share / micro) * micro) if selfplay.trained_share < 1 else whole
+    )
 
 
 def gpus() -> int:

@@ -18,6 +18,7 @@ from trl import GRPOConfig
 from sparring.config.run import SelfplayConfig
 from sparring.errors import TrainingStopped
 from sparring.policy.architectures import unwrap
+from sparring.train.dynamic import chosen
 from sparring.train.guards import Line
 from sparring.train.league import Opponents, rest_opponents
 from sparring.train.players import Players, trainer_of
@@ -73,7 +74,7 @@ def train(session: Session, rows: int, on_step: OnStep) -> Any:
         args=_arguments(session, rows),
         train_dataset=_groups(session.config, rows),
         processing_class=session.tokenizer,
-        rollout_func=lambda prompts, trainer: _roll(session, players, watch, prompts, trainer),
+        rollout_func=lambda prompts, trainer: _roll(session, players, watch, rows, prompts, trainer),
         features=Features(
             kl=session.config.kl,
             estimator=session.config.estimator,
@@ -175,13 +176,18 @@ def _groups(config: SelfplayConfig, rows: int) -> Dataset:
     return Dataset.from_list([{"prompt": f"{step}:{g}"} for step in range(config.steps) for g in range(per_step)])
 
 
-def _roll(session: Session, players: Players, watch: Watch, prompts: list[str], trainer: Any) -> dict[str, list[Any]]:
+def _roll(
+    session: Session, players: Players, watch: Watch, count: int, prompts: list[str], trainer: Any
+) -> dict[str, list[Any]]:
+    """A step's games, and of their rows the `count` that are trained on: this process' part."""
     step = int(prompts[0].split(":")[0])
     roles, seats = players.of_step(trainer, step)
     played = session.player.play(roles, step)
     watch.played(step, played)
     rows = rollout_rows(played, trained=trained_roles(session.config))
     rest_opponents(rows, {ATTACKER: played.attackers.slots, DEFENDER: played.defenders.slots}, seats)
+    if session.config.trained_share < 1:
+        rows = chosen(rows, count, f"{session.seed}/dynamic/{step}")
     return mine(padded(rows, session.config.group * session.config.processes))
 
 
