@@ -55,7 +55,7 @@ def _learners(config: RunConfig) -> Iterator[Problem]:
         yield Problem(("selfplay", "sft_coef"), f"{text}: the supervised term teaches the defender")
     if selfplay.trained_share < 1 and (selfplay.answers_per_attack > 1 or _compares_all(selfplay)):
         text = f"selfplay.trained_share = {selfplay.trained_share:g} leaves out groups that are paid alike: it needs "
-        text += "estimator = grpo or baseline = group, and answers_per_attack = 1"
+        text += "estimator = grpo or baseline = group, and answers_per_attack = 1; else set it to 1"
         yield Problem(("selfplay", "trained_share"), text)
     if selfplay.games < (least := selfplay.group * selfplay.answers_per_attack):
         text = f"selfplay.games = {selfplay.games} must be at least selfplay.group x answers_per_attack = {least}"

@@ -29,9 +29,9 @@ class GameConfig(Section):
         64, ge=4, le=8192, description="`cot`: tokens to think in, in addition to attack_tokens or answer_tokens."
     )
     generated_share: Share = Field(
-        0.25, description="Share of fresh seeds that the attacker rewrites; the rest is vanilla."
+        0.1, description="Share of fresh seeds that the attacker rewrites; the rest is vanilla."
     )
-    harmful_share: Share = Field(0.27, description="Share of harmful seeds among the fresh ones.")
+    harmful_share: Share = Field(0.4, description="Share of harmful seeds among the fresh ones.")
     turns: int = Field(
         1, ge=1, le=4, description="Turns of a written attack; the attacker sees the answer to each before the next."
     )

@@ -11,7 +11,7 @@ Preset = Mapping[str, Mapping[str, object]]
 RECIPES: Final[Mapping[str, Preset]] = {
     "default": {},
     "full": {
-        "selfplay": {"steps": 60, "games": 48},
+        "selfplay": {"steps": 60, "games": 160},
     },
     # Self-RedTeam (arXiv 2506.07468) at 8B: what the paper prints. Token limits and `group` are ours (docs/recipes.md).
     "selfredteam-8b": {
@@ -32,6 +32,8 @@ RECIPES: Final[Mapping[str, Preset]] = {
             "steps": 200,
             "games": 128,
             "group": 2,
+            "trained_share": 1.0,
+            "adapters": "none",
             "learning_rate": 5e-7,
             "warmup": 0.03,
             "kl": 0.01,

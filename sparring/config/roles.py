@@ -12,15 +12,15 @@ from sparring.config.section import Depth, Section, Share
 class LoraConfig(Section):
     """The adapters of `adapters: shared` and `per_role` (LoRA without dropout)."""
 
-    rank: int = Field(16, ge=1, le=1024, description="Rank of an adapter.")
-    alpha: float = Field(32.0, gt=0, description="An adapter's product is scaled by alpha / rank.")
+    rank: int = Field(8, ge=1, le=1024, description="Rank of an adapter.")
+    alpha: float = Field(8.0, gt=0, description="An adapter's product is scaled by alpha / rank.")
     targets: list[str] = Field(
         ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
         min_length=1,
         description="Linear layers that get an adapter, by the end of their names; `lm_head` cannot be one.",
     )
     layers: Depth = Field(
-        (0.0, 1.0),
+        (0.45, 0.67),
         description="Part of the model's depth that gets adapters, from its lowest layer, 0, to its highest, 1.",
     )
 
@@ -46,10 +46,10 @@ class PlayersConfig(Section):
     """Who plays the roles in self-play."""
 
     adapters: Literal["none", "shared", "per_role"] = Field(
-        "none",
+        "shared",
         description="`none`: both roles train all weights. `shared`: both train one LoRA adapter, which the candidate "
         "has merged. `per_role`: one adapter a role on a frozen base; the candidate is the base with the defender's. "
-        "Adapters want at least ten times the learning rate.",
+        "Without adapters a hundredth of the learning rate is enough.",
     )
     lora: LoraConfig = LoraConfig()
     opponent: Literal["current", "start", "league"] = Field(

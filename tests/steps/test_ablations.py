@@ -28,11 +28,13 @@ ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
     "no supervised term": {"selfplay": {"sft_coef": 0.0}},
     "no warm start": {"warm_start": {"steps": 0}},
     "grpo": {"selfplay": {"estimator": "grpo"}},
-    "several answers": {"selfplay": {"answers_per_attack": 2}, "game": {"generated_share": 0.5}},
+    "several answers": {"selfplay": {"answers_per_attack": 2, "trained_share": 1}, "game": {"generated_share": 0.5}},
     "grpo, several answers": {
-        "selfplay": {"estimator": "grpo", "answers_per_attack": 3, "games": 12}, "game": {"generated_share": 0.5},
+        "selfplay": {"estimator": "grpo", "answers_per_attack": 3, "trained_share": 1, "games": 12}, "game": {"generated_share": 0.5},
     },
-    "batch baseline": {"selfplay": {"baseline": "batch"}},
+    "batch baseline": {"selfplay": {"baseline": "batch", "trained_share": 1}},
+    "all weights": {"selfplay": {"adapters": "none", "learning_rate": 5e-5}},
+    "every game trains": {"selfplay": {"trained_share": 1}},
 }  # fmt: skip
 
 
@@ -80,7 +82,7 @@ IMPOSSIBLE: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
         {"selfplay": {"train_defender": False, "sft_coef": 0.0}, "game": {"generated_share": 0.0}}, "nobody attacks",
     ),
     "taught while frozen": ({"selfplay": {"train_defender": False}}, "selfplay.sft_coef = 0"),
-    "more answers than games": ({"selfplay": {"answers_per_attack": 5}}, "must be at least .* = 10"),
+    "more answers than games": ({"selfplay": {"answers_per_attack": 5, "trained_share": 1}}, "must be at least .* = 10"),
 }  # fmt: skip
 
 

@@ -47,7 +47,11 @@ SEEDS = [
     for i, word in enumerate(("river", "mountain", "sea", "forest", "desert", "valley"))
 ]
 PLAN = Composition(vanilla=2, generated=2, replayed=0)
-SMALL = SelfplayConfig(steps=2, games=8, group=2, micro_batch=6, learning_rate=1e-3, sft_batch=4, save_steps=1)
+SMALL = SelfplayConfig(
+    steps=2, games=8, group=2, trained_share=1.0, micro_batch=6, adapters="none", learning_rate=1e-3, sft_coef=0.12,
+    sft_batch=4, save_steps=1,
+)  # fmt: skip
+"""All weights learn from all games: what is compared with other implementations."""
 
 
 def player(policy: Policy, judge: Any = None, answers: int = 1) -> GamePlayer:

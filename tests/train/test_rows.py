@@ -37,7 +37,7 @@ def played(request: pytest.FixtureRequest, folder: Path) -> Played:
 
 def test_groups_never_mix_roles_and_hold_one_prompt_or_one_seed(played: Played) -> None:
     rows, k = rollout_rows(played, trained=[ATTACKER, DEFENDER]), played.answers
-    assert len(rows["role"]) == training_rows(PLAN, SelfplayConfig(group=2, answers_per_attack=k))
+    assert len(rows["role"]) == training_rows(PLAN, SelfplayConfig(group=2, trained_share=1, answers_per_attack=k))
     members: dict[int, list[int]] = {}
     for i, number in enumerate(rows["slot"]):
         members.setdefault(number, []).append(i)
@@ -94,7 +94,7 @@ def paid(reward: float | None) -> Game:
 @settings(max_examples=200)
 @given(st.integers(2, 6), st.integers(4, 60), st.integers(1, 6), st.floats(0, 1), st.integers(0, 50))
 def test_a_step_has_the_games_that_were_asked_for(g: int, slots: int, k: int, share: float, pooled: int) -> None:
-    selfplay = SelfplayConfig(games=g * slots, group=g, answers_per_attack=k)
+    selfplay = SelfplayConfig(games=g * slots, group=g, trained_share=1, answers_per_attack=k)
     plan = composition(GameConfig(generated_share=share), selfplay, ReplayConfig(), pooled)
     assert plan.vanilla + k * plan.generated + plan.replayed == slots
     assert min(plan.vanilla, plan.generated, plan.replayed) >= 0
