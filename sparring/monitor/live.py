@@ -21,7 +21,7 @@ from sparring.errors import ConfigError, SetupError
 from sparring.monitor import HOST_VARIABLE, PORT_VARIABLE
 from sparring.progress import Event, Listener
 
-_NO_CURVES: Final = ("step", "seconds", "tokens", "remaining")
+_NO_CURVES: Final = ("step", "seconds", "tokens", "written", "remaining")
 
 
 class Live(Collector):

@@ -59,7 +59,7 @@ def play(
         varied = diversity([g.attack for g in written], [g.seed for g in written])
         curves.add({"phase": "selfplay", **curve, **varied})
         curves.flush()
-        meter.step(int(curve["tokens"]))
+        meter.step(int(curve["written"]))
         left = curve["seconds"] * (config.selfplay.steps - step)
         ledger.beat(store, inputs.prepared.round, "selfplay", step, config.selfplay.steps, left)
         progress.update("self-play", step, config.selfplay.steps, _note(curve), {**curve, "remaining": left})

@@ -188,6 +188,7 @@ def _roll(
     rest_opponents(rows, {ATTACKER: played.attackers.slots, DEFENDER: played.defenders.slots}, seats)
     if session.config.trained_share < 1:
         rows = chosen(rows, count, f"{session.seed}/dynamic/{step}")
+    watch.trains(rows["completion_ids"])
     return mine(padded(rows, session.config.group * session.config.processes))
 
 

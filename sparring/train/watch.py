@@ -46,7 +46,7 @@ class Watch(TrainerCallback):
         self._lines = list(history)
         self._games: list[Game] = []
         self._measures: Mapping[str, float] = {}
-        self._tokens = 0
+        self._tokens = self._written = 0
         self._keep = keep if config.checkpoint_minutes else None
         self._began = self._kept = time.monotonic()
 
@@ -59,16 +59,20 @@ class Watch(TrainerCallback):
     def played(self, step: int, played: Played) -> None:
         """Takes a step's games. Raises TrainingStopped when too many are void to train on."""
         self._games, self._measures = played.games, played.measures
-        self._tokens = sum(len(ids) for side in (played.attackers, played.defenders) for ids in side.sampled.ids)
+        self._written = sum(len(ids) for side in (played.attackers, played.defenders) for ids in side.sampled.ids)
         if why := too_void(step, played.games, self.config.max_void_share):
             raise TrainingStopped(why)
+
+    def trains(self, completions: Sequence[Sequence[int]]) -> None:
+        """Takes the completions, of those games, that the step trains on."""
+        self._tokens = sum(map(len, completions))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         if not logs or "loss" not in logs:
             return
         seconds, self._began = time.monotonic() - self._began, time.monotonic()
         curve = step_curve(state.global_step, self._games, {**logs, **self.trainer.step_stats}, seconds, self._tokens)
-        curve |= self._measures
+        curve |= {"written": float(self._written), **self._measures}
         self._lines.append(curve)
         if state.is_world_process_zero:
             self._on_step(state.global_step, self._games, curve)

@@ -93,9 +93,11 @@ def test_a_training_on_a_share_plays_all_games_and_ends_the_same_after_a_kill(
         pass
 
     games: list[int] = []
+    tokens: list[tuple[float, float]] = []
 
     def stop(step: int, played: list[Any], curve: dict[str, float]) -> None:
         games.append(len(played))
+        tokens.append((curve["tokens"], curve["written"]))
         if step == 2:
             raise Killed
 
@@ -106,4 +108,5 @@ def test_a_training_on_a_share_plays_all_games_and_ends_the_same_after_a_kill(
         train(session(policy, folder, tmp_path / "cut", config), rows, stop)
     resumed = weights(train(session(policy, folder, tmp_path / "cut", config), rows, lambda *_: None))
     assert games == [8, 8] and rows == 8
+    assert all(0 < trained < written for trained, written in tokens)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
