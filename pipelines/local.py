@@ -201,10 +201,15 @@ def _command(request: RunRequest, ahead: Plan, scratch: str) -> list[str]:
 
 
 def _environment(files: Files) -> dict[str, str]:
-    """The child finds `pipelines` also when the clone is neither installed nor the working folder."""
+    """The child finds `pipelines` also when the clone is neither installed nor the working folder.
+
+    Its steps' threads sleep while they wait for each other: spinning, beside other work on the same cores, each matrix
+    product costs a time slice.
+    """
     clone = str(Path(__file__).parent.parent)
     path = os.pathsep.join(part for part in (clone, os.environ.get("PYTHONPATH")) if part)
-    return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", EVENTS_VARIABLE: str(files.events)}
+    own = {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", EVENTS_VARIABLE: str(files.events)}
+    return {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, **own}
 
 
 def _absolute(url: str) -> str:
