@@ -30,7 +30,8 @@ ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
     "grpo": {"selfplay": {"estimator": "grpo"}},
     "several answers": {"selfplay": {"answers_per_attack": 2, "trained_share": 1}, "game": {"generated_share": 0.5}},
     "grpo, several answers": {
-        "selfplay": {"estimator": "grpo", "answers_per_attack": 3, "trained_share": 1, "games": 12}, "game": {"generated_share": 0.5},
+        "selfplay": {"estimator": "grpo", "answers_per_attack": 3, "trained_share": 1, "games": 12},
+        "game": {"generated_share": 0.5},
     },
     "batch baseline": {"selfplay": {"baseline": "batch", "trained_share": 1}},
     "all weights": {"selfplay": {"adapters": "none", "learning_rate": 5e-5}},
@@ -82,7 +83,9 @@ IMPOSSIBLE: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
         {"selfplay": {"train_defender": False, "sft_coef": 0.0}, "game": {"generated_share": 0.0}}, "nobody attacks",
     ),
     "taught while frozen": ({"selfplay": {"train_defender": False}}, "selfplay.sft_coef = 0"),
-    "more answers than games": ({"selfplay": {"answers_per_attack": 5, "trained_share": 1}}, "must be at least .* = 10"),
+    "more answers than games": (
+        {"selfplay": {"answers_per_attack": 5, "trained_share": 1}}, "must be at least .* = 10",
+    ),
 }  # fmt: skip
 
 

@@ -18,14 +18,11 @@ from sparring.policy.load import load_policy
 from sparring.train.ranks import SharedJudge
 from sparring.train.session import process_rows, train
 from sparring.train.trainer import SelfPlayTrainer
-from tests.train.small import KeywordJudge, session
+from tests.train.small import SMALL, KeywordJudge, session
 
 
 def main(model: str, work: str, out: str, processes: int, changes: dict[str, Any], rows: int) -> None:
-    config = SelfplayConfig.model_validate(
-        {"steps": 2, "games": 8, "group": 2, "micro_batch": 6, "learning_rate": 1e-3, "sft_batch": 4, "save_steps": 1,
-         **changes, "processes": processes}
-    )  # fmt: skip
+    config = SelfplayConfig.model_validate({**SMALL.model_dump(), **changes, "processes": processes})
     assert process_rows(rows, config) * processes >= rows
     lines: list[dict[str, float]] = []
     gradients: dict[str, torch.Tensor] = {}
@@ -34,7 +31,9 @@ def main(model: str, work: str, out: str, processes: int, changes: dict[str, Any
     def kept(self: Any, model: Any, grad_norm: Any = None) -> Any:
         if self.state.global_step == 0:
             unwrapped = self.accelerator.unwrap_model(model)
-            gradients.update({f"grad.{n}": p.grad.clone() for n, p in unwrapped.named_parameters()})
+            gradients.update(
+                {f"grad.{n}": p.grad.clone() for n, p in unwrapped.named_parameters() if p.grad is not None}
+            )
         return norm(self, model, grad_norm)
 
     SelfPlayTrainer._get_grad_norm = kept  # type: ignore[method-assign]
