@@ -5,8 +5,8 @@ PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
 ARGS ?=
-# torch's threads sleep while they wait: spinning, on a busy machine, they take each other's time slices
-export OMP_WAIT_POLICY ?= PASSIVE
+# torch's threads soon sleep while they wait: beside other work, spinning ones take each other's time slices
+export GOMP_SPINCOUNT ?= 10000
 
 .PHONY: help setup run test test-all e2e e2e-kfp check format images bench pins clean
 

@@ -203,13 +203,13 @@ def _command(request: RunRequest, ahead: Plan, scratch: str) -> list[str]:
 def _environment(files: Files) -> dict[str, str]:
     """The child finds `pipelines` also when the clone is neither installed nor the working folder.
 
-    Its steps' threads sleep while they wait for each other: spinning, beside other work on the same cores, each matrix
-    product costs a time slice.
+    Its steps' threads soon sleep while they wait for each other: as long as OpenMP lets them spin by default, beside
+    other work on the same cores each matrix product costs a time slice.
     """
     clone = str(Path(__file__).parent.parent)
     path = os.pathsep.join(part for part in (clone, os.environ.get("PYTHONPATH")) if part)
     own = {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", EVENTS_VARIABLE: str(files.events)}
-    return {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, **own}
+    return {"GOMP_SPINCOUNT": "10000", **os.environ, **own}
 
 
 def _absolute(url: str) -> str:
