@@ -59,7 +59,7 @@ ARMS: Mapping[str, Settings] = {
 
 _SMALL: Settings = {
     "warm_start": {"steps": 2, "batch": 8, "examples": 8, "helpful_examples": 24},
-    "selfplay": {"games": 8, "sft_examples": 8},
+    "selfplay": {"games": 20, "sft_examples": 8},
 }
 
 

@@ -79,7 +79,8 @@ def main(arguments: Sequence[str]) -> int:
 def make_line(root: str, line: str, count: int, *, quick: bool) -> None:
     """Plays rounds by the product's own steps; every candidate goes on, by an `override` record, without a gate."""
     small: dict[str, Any] = {
-        "warm_start": {"steps": 0}, "selfplay": {"steps": 2, "games": 8, "max_void_share": 1.0, "sft_examples": 4},
+        "warm_start": {"steps": 0}, "game": {"generated_share": 0.25},
+        "selfplay": {"steps": 2, "games": 8, "max_void_share": 1.0, "sft_examples": 4},
     }  # fmt: skip
     config = RunConfig.model_validate({"store": root, "line": line, **(small if quick else {})})
     store = open_store(root).scope(f"lines/{line}")

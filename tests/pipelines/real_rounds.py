@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent.parent
 SECONDS = 1500.0
 SMALL: dict[str, Any] = {
     "warm_start": {"steps": 0},
-    "game": {"attack_tokens": 6, "answer_tokens": 6},
+    "game": {"attack_tokens": 6, "answer_tokens": 6, "generated_share": 0.25},
     "selfplay": {"steps": 2, "games": 8, "group": 2, "max_void_share": 1.0, "sft_examples": 4, "save_steps": 1},
     "evaluate": {"answer_tokens": 8},  # a whole answer is one token
     "gate": {"approve_first_run": True},

@@ -31,7 +31,7 @@ from tests.models import save_tiny
 
 RUN: dict[str, Any] = {
     "warm_start": {"steps": 0},
-    "game": {"attack_tokens": 6, "answer_tokens": 6},
+    "game": {"attack_tokens": 6, "answer_tokens": 6, "generated_share": 0.25},
     "selfplay": {"steps": 2, "games": 8, "group": 2, "max_void_share": 1.0, "sft_examples": 4, "learning_rate": 1e-3},
 }
 
