@@ -46,7 +46,9 @@ def test_both_roles_train_the_adapter_on_its_layers_and_the_base_stays(
     model = train(session(policy, folder, tmp_path, SHARED), 12, lambda _, games, curve: curves.append(curve))
     assert isinstance(model, PeftModel) and list(model.peft_config) == ["default"]
     adapted = {
-        int(found[1]) for n, _ in model.named_parameters() if "lora_" in n and (found := re.search(r"layers\.(\d+)", n))
+        int(number[1])
+        for n, _ in model.named_parameters()
+        if "lora_" in n and (number := re.search(r"layers\.(\d+)", n))
     }
     assert adapted == {1}  # the upper of two
     assert any(bool(p.any()) for n, p in model.named_parameters() if "lora_B" in n)
