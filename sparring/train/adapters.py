@@ -176,7 +176,7 @@ def _layers(model: Any) -> list[Any]:
 
 @dataclass(frozen=True)
 class AdapterRoles:
-    """Each role is played by its own adapter; `model` is the PEFT model, `eos` ends a completion."""
+    """Each role is played by its own adapter, or by the one that both share; `model` is PEFT's, `eos` ends a row."""
 
     model: Any
     eos: frozenset[int]
