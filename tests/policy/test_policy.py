@@ -59,7 +59,10 @@ def test_greedy_tokens_equal_hugging_face_generate(policy: Policy) -> None:
         assert theirs[0, len(prompt) :].tolist() == found
 
 
-def test_an_answer_does_not_depend_on_its_neighbours_or_the_batch(policy: Policy) -> None:
+def test_an_answer_does_not_depend_on_its_neighbours_or_the_batch(tmp_path: Path) -> None:
+    policy = load_policy(save_tiny(tmp_path))
+    # a random model's 49,152 tokens are about equally likely: in float32 a product's last digit decides between two
+    policy.model.double()
     encoded = policy.chat.encode(PROMPTS, 160)
     settings = {"eos": policy.chat.eos | {17, 28, 42}, "max_new_tokens": 24, "temperature": 1.0, "seed": 3}
     together = generate(policy.model, encoded, **settings)  # type: ignore[arg-type]
