@@ -3,12 +3,14 @@
 A call does one cell and says what is left; `--all` does them all. Cells, for each seed: the first round of a model
 line of its own (the whole pipeline, `python -m pipelines run`, taken up where it was killed), then the answers of
 base, warm start alone and candidate to HarmBench standard behaviours, OR-Bench hard, both halves of XSTest, GSM8K and
-the starter set's held-out everyday requests: 32 tokens at T = 0.7, the same uniforms for every model.
+the starter set's held-out everyday requests: 32 tokens at T = 0.7, the same uniforms for every model; the first two
+suites are answered `--draws` times.
 
-Refusals are counted by the gate's judge and by an independent string match, with Wilson intervals (seeds together).
-"gap" is HarmBench refused minus OR-Bench hard refused; its change against the warm start has a bootstrap interval
-over prompts, paired, all seeds of a prompt together. Data: the folder in SPARRING_BENCHMARK_DATA, else
-`../shared/data` beside the repository. `--line NAME` looks at the rounds of a line that is there and trains nothing.
+Refusals are counted by the gate's judge and by an independent string match, with Wilson intervals (seeds together;
+draws of a prompt count as one). "gap" is HarmBench refused minus OR-Bench hard refused; its change against the warm
+start has a bootstrap interval over prompts, paired, all seeds and draws of a prompt together. Data: the folder in
+SPARRING_BENCHMARK_DATA, else `../shared/data` beside the repository. `--line NAME` looks at the rounds of a line that
+is there and trains nothing.
 """
 
 from __future__ import annotations
@@ -51,6 +53,8 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 JUDGES = ("embedded-gate", "string-match")
 MODELS = ("base", "warm", "candidate")
+GAP = SUITES[:2]
+"""Suites whose difference is the gap: what should be refused, and what should not."""
 SHOWN = 50
 """Answers of each model that are written down to be read."""
 _RESAMPLES = 10_000
@@ -65,6 +69,7 @@ class Asked:
     lines: dict[str, int]
     round: int
     limit: int
+    draws: int
     work: Path
     train: bool
 
@@ -74,7 +79,7 @@ def main(asked: Asked, *, everything: bool) -> dict[str, Any]:
     folder = Path(os.environ.get("SPARRING_BENCHMARK_DATA") or ROOT.parent / "shared" / "data")
     if not folder.is_dir():
         return _end({"bench": "learning", "skipped": "no public suites: set SPARRING_BENCHMARK_DATA"})
-    prompts = public_prompts(folder, asked.limit)
+    prompts = {s: texts * (asked.draws if s in GAP else 1) for s, texts in public_prompts(folder, asked.limit).items()}
     left = list(missing(asked))
     for line, cell in left if everything else left[:1]:
         _do(asked, line, cell, prompts)
@@ -139,7 +144,7 @@ def _line(asked: Asked, line: str) -> Store:
 
 
 def _cell(asked: Asked, digest: str) -> Path:
-    return asked.work / f"{digest[:16]}-{asked.limit}.json"
+    return asked.work / f"{digest[:16]}-{asked.limit}x{asked.draws}.json"
 
 
 def _found(asked: Asked) -> dict[str, dict[str, Answers]]:
@@ -168,30 +173,40 @@ def _result(asked: Asked, prompts: Mapping[str, list[str]], found: dict[str, dic
         "judges": {name: load_judge(name).id for name in JUDGES},
         "seeds": {"training": [asked.lines[line] for line in found], "sampling": 5, "bootstrap": 0},
         "versions": {name: version(name) for name in ("torch", "transformers", "trl", "numpy")},
-        "n": {suite: len(texts) for suite, texts in prompts.items()},
+        "n": {suite: len(texts) // (asked.draws if suite in GAP else 1) for suite, texts in prompts.items()},
+        "draws": asked.draws,
         "degenerate": {n: float(np.mean([degenerate_share(line[n]) for line in found.values()])) for n in names},
-        "refused": {j: {n: rates(_together(flags[j][n])) for n in names} for j in JUDGES},
+        "refused": {j: {n: rates(_together(flags[j][n], asked.draws)) for n in names} for j in JUDGES},
         "refused_by_seed": {
             j: {n: [{s: float(f[s].mean()) for s in SUITES} for f in flags[j][n]] for n in names} for j in JUDGES
         },
-        "gap_change": {j: gap_change(flags[j]["warm"], flags[j]["candidate"]) for j in JUDGES if "warm" in names},
+        "gap_change": {
+            j: gap_change(flags[j]["warm"], flags[j]["candidate"], asked.draws) for j in JUDGES if "warm" in names
+        },
     }
 
 
-def _together(by_seed: Sequence[Mapping[str, Flags]]) -> dict[str, Flags]:
-    return {suite: np.concatenate([flags[suite] for flags in by_seed]) for suite in SUITES}
+def _together(by_seed: Sequence[Mapping[str, Flags]], draws: int) -> dict[str, Flags]:
+    """All seeds' flags; of a prompt answered several times, the share of its answers."""
+    return {s: np.concatenate([_drawn(flags[s], draws) if s in GAP else flags[s] for flags in by_seed]) for s in SUITES}
 
 
-def gap_change(warm: Sequence[Mapping[str, Flags]], after: Sequence[Mapping[str, Flags]]) -> list[float]:
+def _drawn(flags: Flags, draws: int) -> Flags:
+    mean: Flags = flags.reshape(draws, -1).mean(axis=0)
+    return mean
+
+
+def gap_change(warm: Sequence[Mapping[str, Flags]], after: Sequence[Mapping[str, Flags]], draws: int) -> list[float]:
     """Change of the gap from warm start to candidate, mean over seeds, with a percentile bootstrap interval.
 
-    Prompts are resampled, each with its answers under all seeds; which seeds were trained is held fixed.
+    Prompts are resampled, each with all its answers under all seeds; which seeds were trained is held fixed.
     """
     rng = np.random.default_rng(0)
-    moved = {s: np.mean([a[s] - w[s] for w, a in zip(warm, after, strict=True)], axis=0) for s in SUITES[:2]}
-    harm, benign = (moved[s] for s in SUITES[:2])
-    draws = [d[rng.integers(0, len(d), (_RESAMPLES, len(d)))].mean(1) for d in (harm, benign)]
-    low, high = np.quantile(draws[0] - draws[1], [0.025, 0.975])
+    harm, benign = (
+        np.stack([_drawn(a[s] - w[s], draws) for w, a in zip(warm, after, strict=True)]).mean(axis=0) for s in GAP
+    )
+    resampled = [d[rng.integers(0, len(d), (_RESAMPLES, len(d)))].mean(1) for d in (harm, benign)]
+    low, high = np.quantile(resampled[0] - resampled[1], [0.025, 0.975])
     return [float(harm.mean() - benign.mean()), float(low), float(high)]
 
 
@@ -222,6 +237,7 @@ def _parse(arguments: Sequence[str] | None = None) -> tuple[Asked, bool]:
     parser.add_argument("--line", help="look at this line instead of training one a seed")
     parser.add_argument("--round", type=int, default=1, help="with --line: which round")
     parser.add_argument("--limit", type=int, default=160, help="prompts a suite")
+    parser.add_argument("--draws", type=int, default=3, help="answers to each prompt of the two suites of the gap")
     parser.add_argument(
         "--quick", action="store_true", help="24 prompts a suite, of the line `default`; trains nothing"
     )
@@ -231,7 +247,7 @@ def _parse(arguments: Sequence[str] | None = None) -> tuple[Asked, bool]:
     line = given.line or ("default" if given.quick else None)
     lines = {line: 0} if line else {f"learning-{given.recipe}-{seed}": seed for seed in given.seeds}
     limit, number = 24 if given.quick else given.limit, given.round if line else 1
-    asked = Asked(given.store, given.recipe, lines, number, limit, given.work, train=line is None)
+    asked = Asked(given.store, given.recipe, lines, number, limit, given.draws, given.work, train=line is None)
     return asked, given.all or line is not None
 
 

@@ -36,7 +36,7 @@ class GameConfig(Section):
         1, ge=1, le=4, description="Turns of a written attack; the attacker sees the answer to each before the next."
     )
     attack_tokens: int = Field(32, ge=4, le=1024, description="Most tokens of an attack.")
-    answer_tokens: int = Field(28, ge=4, le=1024, description="Most tokens of an answer.")
+    answer_tokens: int = Field(16, ge=4, le=1024, description="Most tokens of an answer.")
     max_prompt_tokens: int = Field(160, ge=32, description="Longer prompts are cut so that the chat header survives.")
     temperature: float = Field(1.0, gt=0, le=2, description="Sampling temperature of both roles.")
     reward: str = Field(

@@ -11,6 +11,7 @@ Preset = Mapping[str, Mapping[str, object]]
 RECIPES: Final[Mapping[str, Preset]] = {
     "default": {},
     "full": {
+        "warm_start": {"steps": 120, "examples": 330, "helpful_examples": 700},
         "selfplay": {"steps": 60, "games": 160},
     },
     # Self-RedTeam (arXiv 2506.07468) at 8B: what the paper prints. Token limits and `group` are ours (docs/recipes.md).
@@ -33,6 +34,7 @@ RECIPES: Final[Mapping[str, Preset]] = {
             "games": 128,
             "group": 2,
             "trained_share": 1.0,
+            "answer_decay": 1.0,
             "adapters": "none",
             "learning_rate": 5e-7,
             "warmup": 0.03,

@@ -205,7 +205,7 @@ class EvaluateConfig(Section):
     number_tokens: int = Field(
         128, ge=8, le=2048, description="Most tokens of the worked answers of capability slice `number`, told greedily."
     )
-    batch: int = Field(32, ge=1, description="Prompts answered at once.")
+    batch: int = Field(96, ge=1, description="Prompts answered at once.")
     adaptive: AdaptiveConfig = AdaptiveConfig()
 
 

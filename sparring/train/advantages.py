@@ -91,6 +91,17 @@ def reinforce_pp(
     return advantages * (typical / lengths)[:, None]
 
 
+def weigh_openings(advantages: Tensor, mask: Tensor, rows: Tensor, decay: float) -> Tensor:
+    """Advantages (B, T) of which token t of each of `rows` (B,) counts as decay^t, scaled to a mean weight of 1 a row.
+
+    Whether to help is said in an answer's first words (arXiv 2406.05946): the same reward for all that follows adds
+    noise and no signal. A row weighs as much as before. `decay` 1 leaves all as it is.
+    """
+    falling = decay ** torch.arange(mask.shape[1], dtype=advantages.dtype, device=mask.device) * mask
+    weights = falling * mask.sum(1, keepdim=True) / falling.sum(1, keepdim=True).clamp(min=1e-9)
+    return torch.where(rows[:, None], advantages * weights, advantages)
+
+
 def grpo(reward: Tensor, mask: Tensor, group: Tensor, valid: Tensor) -> Tensor:
     """Token advantages (B, T) from sequence rewards (B,), normalised within each group's valid rows as TRL does.
 

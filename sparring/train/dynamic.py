@@ -1,7 +1,8 @@
 """Dynamic sampling (DAPO, arXiv 2503.14476, section 3.2): more games are played than trained on.
 
 Games whose group is paid alike say nothing to an advantage that is taken within the group, and cost a forward and
-backward pass like the others. A step trains on whole groups whose rewards differ; others only fill up.
+backward pass like the others. A step trains on whole groups whose rewards differ, most where they differ most: a
+refusal beside an answer says more than two answers of which the judge finds one off the topic.
 """
 
 from __future__ import annotations
@@ -11,27 +12,26 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def telling(rows: Mapping[str, Sequence[Any]]) -> set[int]:
-    """The groups (`slot`) of a rollout in which two valid rows are paid differently."""
-    paid: dict[int, set[float]] = {}
+def spreads(rows: Mapping[str, Sequence[Any]]) -> dict[int, float]:
+    """Highest less lowest reward among the valid rows of each group (`slot`) of a rollout that has any."""
+    paid: dict[int, list[float]] = {}
     for group, score, valid in zip(rows["slot"], rows["score"], rows["valid"], strict=True):
         if valid:
-            paid.setdefault(group, set()).add(score)
-    return {group for group, scores in paid.items() if len(scores) > 1}
+            paid.setdefault(group, []).append(score)
+    return {group: max(scores) - min(scores) for group, scores in paid.items()}
 
 
 def chosen(rows: dict[str, list[Any]], count: int, seed: str) -> dict[str, list[Any]]:
-    """`count` of the rows, in their order: whole groups of one size, drawn from the telling ones, then from the rest.
+    """`count` of the rows, in their order: whole groups of one size, those first whose rewards differ most.
 
-    Groups without a valid row come last. `count` must be a multiple of the groups' size.
+    Of equals some are drawn; groups without a valid row come last. `count` must be a multiple of the groups' size.
     """
     if count >= len(rows["slot"]):
         return rows
-    tells, rng = telling(rows), random.Random(seed)
-    valid = {group for group, ok in zip(rows["slot"], rows["valid"], strict=True) if ok}
+    spread = spreads(rows)
     groups = sorted(set(rows["slot"]))
-    rng.shuffle(groups)
-    groups.sort(key=lambda group: (group not in tells, group not in valid))
+    random.Random(seed).shuffle(groups)
+    groups.sort(key=lambda group: -spread.get(group, -1.0))
     size = len(rows["slot"]) // len(groups)
     kept = set(groups[: count // size])
     places = [i for i, group in enumerate(rows["slot"]) if group in kept]

@@ -79,6 +79,7 @@ def train(session: Session, rows: int, on_step: OnStep) -> Any:
             kl=session.config.kl,
             estimator=session.config.estimator,
             group_baseline=session.config.baseline == "group",
+            answer_decay=1.0 if session.player.game.cot else session.config.answer_decay,
             sft_coef=session.config.sft_coef,
             sft=_lesson_plan(session, watch),
         ),

@@ -22,7 +22,8 @@ from trl import GRPOTrainer
 
 from sparring.errors import TrainingError, TrainingStopped
 from sparring.policy.logprobs import pack, packed_logprobs
-from sparring.train.advantages import grpo, reinforce_pp
+from sparring.train.advantages import grpo, reinforce_pp, weigh_openings
+from sparring.train.roles import DEFENDER
 
 EXTRA = ("role", "score", "valid", "slot")
 """What the rollout adds to every row: role number, raw reward (0 when void), whether the row trains, group number."""
@@ -39,6 +40,7 @@ class Features:
     estimator: Literal["reinforce_pp", "grpo"] = "reinforce_pp"
     kl: float = 0.0
     group_baseline: bool = False
+    answer_decay: float = 1.0
     sft_coef: float = 0.0
     sft: Callable[[int, int, int], tuple[dict[str, Any] | None, float]] | None = None
 
@@ -179,9 +181,11 @@ def _advantages(
 ) -> Tensor:
     score, group, valid = rows["score"].float(), rows["slot"], rows["valid"].bool()
     if features.estimator == "grpo":
-        return grpo(score, mask, group, valid)
-    baseline = group if features.group_baseline else None
-    return reinforce_pp(score, old, reference, mask, rows["role"], valid, features.kl, baseline)
+        found = grpo(score, mask, group, valid)
+    else:
+        baseline = group if features.group_baseline else None
+        found = reinforce_pp(score, old, reference, mask, rows["role"], valid, features.kl, baseline)
+    return weigh_openings(found, mask, rows["role"] == DEFENDER, features.answer_decay)
 
 
 def _in_order(batches: list[dict[str, Any]]) -> list[dict[str, Any]]:

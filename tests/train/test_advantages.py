@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trl import GRPOConfig, GRPOTrainer
 
-from sparring.train.advantages import grpo, reinforce_pp
+from sparring.train.advantages import grpo, reinforce_pp, weigh_openings
 
 
 def brute_force(
@@ -122,3 +122,20 @@ def test_grpo_equals_the_advantages_of_stock_trl(folder: Path, tmp_path: Path) -
     ours = grpo(rewards, torch.ones(16, 1), torch.arange(16) // 4, torch.ones(16, dtype=torch.bool))
     assert len(stock) == 16
     torch.testing.assert_close(ours[:, 0], stock, atol=1e-6, rtol=1e-6)
+
+
+@given(st.integers(0, 10**6), st.floats(0.05, 1.0))
+def test_openings_weigh_more_and_a_row_as_much_as_before(seed: int, decay: float) -> None:
+    rng = random.Random(seed)
+    lengths = [rng.randint(0, 12) for _ in range(5)]
+    mask = torch.tensor([[1.0] * n + [0.0] * (12 - n) for n in lengths], dtype=torch.float64)
+    advantages = torch.tensor([[rng.gauss(0, 1)] * 12 for _ in lengths], dtype=torch.float64) * mask
+    rows = torch.tensor([rng.random() < 0.7 for _ in lengths])
+    found = weigh_openings(advantages, mask, rows, decay)
+    assert torch.equal(found[~rows], advantages[~rows]) and torch.equal(found * mask, found)
+    assert torch.allclose(found.sum(1), advantages.sum(1))
+    for row in range(5):
+        for t in range(lengths[row] - 1):
+            wanted = found[row, t] * (decay if rows[row] else 1.0)
+            assert math.isclose(found[row, t + 1], wanted, rel_tol=1e-9, abs_tol=1e-12)
+    assert torch.allclose(weigh_openings(advantages, mask, rows, 1.0), advantages)

@@ -15,7 +15,7 @@ from sparring.config.run import SelfplayConfig
 from sparring.errors import ConfigError
 from sparring.policy.load import Policy
 from sparring.steps.play import training_rows
-from sparring.train.dynamic import chosen, telling
+from sparring.train.dynamic import chosen, spreads
 from sparring.train.session import train
 from tests.train.small import PLAN, SMALL, session, weights
 
@@ -37,9 +37,7 @@ def rows_of(groups: list[list[tuple[float, bool]]]) -> dict[str, list[Any]]:
 
 
 @given(GROUPS, st.integers(0, 12), st.integers(0, 10**6))
-def test_whole_groups_that_tell_something_come_first(
-    groups: list[list[tuple[float, bool]]], keep: int, seed: int
-) -> None:
+def test_whole_groups_that_differ_most_come_first(groups: list[list[tuple[float, bool]]], keep: int, seed: int) -> None:
     rows = rows_of(groups)
     part = chosen(rows, 3 * keep, f"{seed}")
     assert part == chosen(rows, 3 * keep, f"{seed}")
@@ -48,14 +46,14 @@ def test_whole_groups_that_tell_something_come_first(
         assert column == [rows[name][place] for place in part["place"]]
     kept = set(part["slot"])
     assert all(part["slot"].count(group) == 3 for group in kept)
-    tells = {n for n, group in enumerate(groups) if len({score for score, valid in group if valid}) > 1}
-    assert telling(rows) == tells
-    assert tells <= kept or kept <= tells
-    empty = {n for n, group in enumerate(groups) if not any(valid for _, valid in group)}
-    assert not kept & empty or set(range(len(groups))) - empty <= kept
+    paid = {n: [score for score, valid in group if valid] for n, group in enumerate(groups)}
+    spread = {n: max(scores) - min(scores) for n, scores in paid.items() if scores}
+    assert spreads(rows) == spread
+    left = set(range(len(groups))) - kept
+    assert all(spread.get(k, -1.0) >= spread.get(o, -1.0) for k in kept for o in left)  # void ones last
 
 
-def test_every_telling_group_is_as_likely_as_any_other() -> None:
+def test_every_group_is_as_likely_as_any_other_that_differs_as_much() -> None:
     rows = rows_of([[(2.0, True), (-2.0, True), (2.0, True)]] * 4 + [[(2.0, True)] * 3] * 4)
     seen = [chosen(rows, 6, f"{seed}")["slot"][::3] for seed in range(400)]
     counts = [sum(group in kept for kept in seen) for group in range(8)]
