@@ -11,7 +11,6 @@ Preset = Mapping[str, Mapping[str, object]]
 RECIPES: Final[Mapping[str, Preset]] = {
     "default": {},
     "full": {
-        "warm_start": {"steps": 120, "examples": 330, "helpful_examples": 700},
         "selfplay": {"steps": 60, "games": 160},
     },
     # Self-RedTeam (arXiv 2506.07468) at 8B: what the paper prints. Token limits and `group` are ours (docs/recipes.md).

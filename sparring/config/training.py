@@ -13,7 +13,7 @@ from sparring.config.section import Depth, Section, Share
 class WarmStartConfig(Section):
     """Supervised start before the first round: own refusals and self-distilled helpful answers."""
 
-    steps: int = Field(60, ge=0, description="Optimizer steps; 0 leaves the warm start out.")
+    steps: int = Field(120, ge=0, description="Optimizer steps; 0 leaves the warm start out.")
     batch: int = Field(16, ge=2, description="Rows a step: refusals, helpful answers and attacker demonstrations.")
     learning_rate: float = Field(1e-2, ge=0, description="AdamW learning rate at its highest; it falls linearly.")
     rank: int = Field(8, ge=1, le=1024, description="Rank of the LoRA adapter that learns, and is merged in the end.")
@@ -23,8 +23,8 @@ class WarmStartConfig(Section):
     )
     attacker_share: Share = Field(0.0625, description="Share of rows that show the attacker its role.")
     refusal_share: Share = Field(0.25, description="Share of refusals among the other rows; the rest helps.")
-    examples: int = Field(120, ge=4, description="Harmful seeds that refusals are made for.")
-    helpful_examples: int = Field(260, ge=4, description="Benign seeds that the model's own answers are taken to.")
+    examples: int = Field(330, ge=4, description="Harmful seeds that refusals are made for.")
+    helpful_examples: int = Field(700, ge=4, description="Benign seeds that the model's own answers are taken to.")
 
 
 class GuardConfig(Section):
@@ -47,7 +47,7 @@ class GuardConfig(Section):
 class SelfplayConfig(PlayersConfig):
     """Self-play on TRL's GRPOTrainer: both roles are trained in one step."""
 
-    steps: int = Field(20, ge=0, description="Optimizer steps of self-play.")
+    steps: int = Field(16, ge=0, description="Optimizer steps of self-play.")
     games: int = Field(120, ge=4, description="Games a step; a multiple of `group`.")
     group: int = Field(2, ge=2, description="Rows of one prompt: answers a vanilla prompt, rewrites a seed.")
     trained_share: float = Field(
