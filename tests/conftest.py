@@ -163,6 +163,7 @@ def _options(folder: Path, ports: list[int], host: str) -> list[str]:
         "-s3.autoCreateBucket=false",
         "-master.telemetry=false",
         "-volume.max=50",
+        "-volume.minFreeSpace=64MiB",  # its default, a hundredth of the disk, is gigabytes on a large one
         "-master.volumeSizeLimitMB=64",
         *numbers,
     ]
