@@ -35,7 +35,11 @@ def run(folder: Path, out: Path, processes: int, changes: dict[str, Any], rows: 
 
 VARIANTS: dict[str, tuple[dict[str, Any], int]] = {
     "reinforce_pp": ({}, 12),
-    "grpo, three answers, fillers": ({"estimator": "grpo", "answers_per_attack": 3}, 2 * (2 + 4 * 2)),
+    "grpo, three answers, fillers": (
+        # one wordless attack of a random model makes three games void
+        {"estimator": "grpo", "answers_per_attack": 3, "max_void_share": 1.0},
+        2 * (2 + 4 * 2),
+    ),
     "a shared adapter, a share of the rows": ({"adapters": "shared", "trained_share": 0.5, "micro_batch": 4}, 8),
     "attacker frozen, few lessons": ({"train_attacker": False, "sft_batch": 1, "micro_batch": 2}, 12),
 }
