@@ -89,7 +89,7 @@ def main(asked: Asked, *, everything: bool) -> dict[str, Any]:
         return _end({"bench": "learning", "skipped": "no answers yet", "left": open_cells})
     result = _result(asked, prompts, found) | {"left": open_cells}
     _print(result)
-    if not open_cells:
+    if not open_cells and asked.train:  # a look at one line is no result of the seeds
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / f"learning_{asked.recipe}.json").write_text(json.dumps(result, indent=1) + "\n")
     return _end(result)

@@ -1,7 +1,7 @@
 """Sampling a batch of mixed prompt lengths with early stops, against Hugging Face: `python -m benchmarks rollout`.
 
 Both sides get the same prompts (a chat header of 24 tokens and 16 to 96 of their own) and the same forced lengths
-(4 to 28 tokens, the games' answers), float32, the same threads, T = 1. The peer is `generate` in one batch, with its
+(4 to 28 tokens), float32, the same threads, T = 1. The peer is `generate` in one batch, with its
 dynamic or its static cache, whichever was faster in a turn before. "groups" are four rows of each prompt, as GRPO and
 the games sample; "distinct" has no prompt twice. The share of the roofline is the time that the necessary work would
 take at this machine's measured rates (matrix product, memory read; both in this run) over the time it took.

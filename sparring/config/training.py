@@ -55,7 +55,7 @@ class SelfplayConfig(PlayersConfig):
         gt=0,
         le=1,
         description="Share of a step's rows that are trained on, rounded up to micro-batches: groups whose rewards "
-        "differ come first, the others teach next to nothing and cost as much (dynamic sampling). 1: all rows.",
+        "differ most come first, the others teach next to nothing and cost as much (dynamic sampling). 1: all rows.",
     )
     learning_rate: float = Field(5e-3, ge=0, description="AdamW learning rate; 0 trains nothing.")
     warmup: Share = Field(0.1, description="Share of the steps over which the learning rate rises.")
