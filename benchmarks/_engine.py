@@ -170,6 +170,7 @@ def finish(result: dict[str, Any], *, quick: bool) -> dict[str, Any]:
         "seed": SEED,
         "quick": quick,
         "threads": torch.get_num_threads(),
+        "cpu": f"{_cpu()}, {torch.backends.cpu.get_cpu_capability()}",
         "load": round(os.getloadavg()[0], 1),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in names}},
     }
@@ -178,6 +179,14 @@ def finish(result: dict[str, Any], *, quick: bool) -> dict[str, Any]:
         (RESULTS / f"{result['bench']}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result))
     return result
+
+
+def _cpu() -> str:
+    """The processor's name; MKL is fast on one maker's only."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    found = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(found, platform.processor() or platform.machine())
 
 
 def parse(doc: str, quick: str, arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sparring.policy.architectures import KNOWN, unwrap, weights, window_of
 from sparring.policy.bucket import Bucket, bucket_rows
+from sparring.policy.products import linear
 from sparring.policy.tree import Branches, Tokens, prefix_tree
 
 LEAST_SHARED = 16
@@ -25,10 +25,6 @@ LEAST_SHARED = 16
 
 CHUNK = 256
 """Tokens that go through the products and norms at a time."""
-FEW = 64
-"""So many rows or fewer are multiplied as the right factor."""
-WIDE = 16_384
-"""A product of more outputs (the head) is wanted row by row: what follows reads whole rows."""
 
 Product = Callable[[Tensor], Tensor]
 
@@ -201,18 +197,8 @@ def _same(x: Tensor) -> Tensor:
 
 
 def _product(module: Any) -> Product:
-    """A linear layer. With few rows on a CPU the weight goes first: BLAS then lays out the rows, not the weight."""
     weight, bias = weights(module)
-    if weight.device.type != "cpu":
-        return lambda x: F.linear(x, weight, bias)
-
-    def product(x: Tensor) -> Tensor:
-        if len(x) > FEW or len(weight) > WIDE:
-            return F.linear(x, weight, bias)
-        found = torch.mm(weight, x.t()).t()
-        return found if bias is None else found + bias
-
-    return product
+    return lambda x: linear(x, weight, bias)
 
 
 def prompt_tokens(prompts: Sequence[Tokens]) -> int:

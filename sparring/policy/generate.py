@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sparring.policy.architectures import supports, unwrap
 from sparring.policy.fast import FastModel
+from sparring.policy.products import FastProducts
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,8 @@ def _sampling(model: Any) -> Iterator[Callable[..., Sampled]]:
         training = model.training
         model.eval()
         try:
-            yield partial(_sample_hf, model)
+            with FastProducts():
+                yield partial(_sample_hf, model)
         finally:
             model.train(training)
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 from sparring.policy.architectures import attends_freely, unwrap
+from sparring.policy.products import FastProducts
 from sparring.policy.tree import Block, Branches, Tokens, prefix_tree, sees, tree_attention
 
 _ATTENTION = "sparring_tree"
@@ -88,7 +89,7 @@ def packed_logprobs(
     index = {column: i for i, column in enumerate(kept)}
     width, device = completion_ids.shape[1], completion_ids.device
     picks = torch.tensor([[index[c] for c in row] + [0] * (width - len(row)) for row in packed.columns]).to(device)
-    with _along_the_tree(model, packed, device) as attention:
+    with FastProducts(), _along_the_tree(model, packed, device) as attention:
         out = model(
             input_ids=packed.ids.to(device),
             position_ids=packed.positions.to(device),

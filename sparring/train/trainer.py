@@ -22,6 +22,7 @@ from trl import GRPOTrainer
 
 from sparring.errors import TrainingError, TrainingStopped
 from sparring.policy.logprobs import pack, packed_logprobs
+from sparring.policy.products import FastProducts
 from sparring.train.advantages import grpo, reinforce_pp, weigh_openings
 from sparring.train.roles import DEFENDER
 
@@ -168,7 +169,8 @@ class SelfPlayTrainer(GRPOTrainer):
         batch, weight = features.sft(
             self.state.global_step, part * ranks + self.accelerator.process_index, parts * ranks
         )
-        loss = None if batch is None else model(**self._prepare_input(batch), use_cache=False).loss
+        with FastProducts():
+            loss = None if batch is None else model(**self._prepare_input(batch), use_cache=False).loss
         self._taught = (self._taught if part else 0.0) + (0.0 if loss is None else float(loss.detach()) * weight)
         if part == parts - 1:
             taught = torch.tensor(self._taught, device=self.accelerator.device)

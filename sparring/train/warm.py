@@ -25,6 +25,7 @@ from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from sparring.config.run import WarmStartConfig
+from sparring.policy.products import FastProducts
 from sparring.train.adapters import span
 from sparring.train.supervised import Example, collate
 
@@ -179,4 +180,6 @@ def _falling(count: int, decay: float) -> list[float]:
 
 
 def _logp(model: Any, batch: dict[str, Any]) -> Tensor:
-    return torch.log_softmax(model(**batch).logits[0, :-1].float(), dim=-1)
+    with FastProducts():
+        logits = model(**batch).logits[0, :-1]
+    return torch.log_softmax(logits.float(), dim=-1)
