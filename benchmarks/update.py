@@ -8,6 +8,7 @@ much of the ratio is that alone: TRL's padded rows with a head over the completi
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -35,6 +36,8 @@ from sparring.policy.logprobs import pack, packed_logprobs
 CELLS = ((64, 16, 16), (128, 4, 8), (256, 8, 8), (512, 4, 4))
 """Longest prompt in tokens, group size, rows."""
 ANSWER = 24
+CHECKS = ("max_abs_logp_diff", "relative_gradient_diff", "peer_gradient_error", "ours_gradient_error")
+"""The errors are distances to the gradient in double precision, by the peer's way."""
 Logps = Callable[[], Tensor]
 
 
@@ -48,7 +51,7 @@ def main(quick: bool) -> dict[str, Any]:
         "bench": "update",
         "peer": "trl 1.16 GRPOTrainer, padded",
         **{key: worst[key] for key in ("ratio", "spread", "ratio_cpu", "n")},
-        "checks": {key: max(cell[key] for cell in cells) for key in ("max_abs_logp_diff", "relative_gradient_diff")},
+        "checks": {key: max(cell[key] for cell in cells) for key in CHECKS},
         "cells": cells,
     }
     show(cells)
@@ -88,6 +91,9 @@ def measure(trainer: Any, longest: int, group: int, rows: int) -> dict[str, Any]
     }
     times = take_turns({name: partial(learn, model, side, kept) for name, side in sides.items()}, 5)
     (theirs, their_gradient), (mine, my_gradient) = (learn(model, sides[name], kept) for name in ("peer", "ours"))
+    model.zero_grad(set_to_none=True)
+    double = copy.deepcopy(model).double()
+    exact = learn(double, lambda: method(double, joined, seen, completions.shape[1])[0], kept)[1]
     return {
         "prompt": longest,
         "group": group,
@@ -95,7 +101,9 @@ def measure(trainer: Any, longest: int, group: int, rows: int) -> dict[str, Any]
         **compare(times["peer"], times["ours"]),
         "head": compare(times["peer"], times["compact"])["ratio"],
         "max_abs_logp_diff": float(((theirs - mine) * kept).abs().max()),
-        "relative_gradient_diff": float((their_gradient - my_gradient).norm() / their_gradient.norm()),
+        "relative_gradient_diff": apart(my_gradient, their_gradient),
+        "peer_gradient_error": apart(their_gradient, exact),
+        "ours_gradient_error": apart(my_gradient, exact),
     }
 
 
@@ -106,6 +114,11 @@ def learn(model: Any, logps: Logps, kept: Tensor) -> tuple[Tensor, Tensor]:
     weights = torch.linspace(-1, 1, len(kept))[:, None] * kept
     torch.autograd.backward((values * weights).sum())
     return values.detach(), torch.cat([p.grad.flatten() for p in model.parameters()])
+
+
+def apart(found: Tensor, truth: Tensor) -> float:
+    """Distance of two gradients over the norm of the second."""
+    return float((found.double() - truth.double()).norm() / truth.double().norm())
 
 
 def compact(model: Any, ids: Tensor, mask: Tensor, completions: Tensor) -> Tensor:
@@ -121,11 +134,12 @@ def compact(model: Any, ids: Tensor, mask: Tensor, completions: Tensor) -> Tenso
 def show(cells: Sequence[dict[str, Any]]) -> None:
     """The table for people."""
     table = Table("prompt", "G", "rows", "TRL s", "ours s", "ratio", "quartiles", "by CPU time", "head alone", "Δ logp",
-                  "Δ gradient")  # fmt: skip
+                  "Δ gradient", "of exact: TRL's, ours")  # fmt: skip
     for c in cells:
         table.add_row(*(str(c[key]) for key in ("prompt", "group", "rows", "peer_s", "ours_s")), f"{c['ratio']}×",
                       str(c["spread"]), f"{c['ratio_cpu']}×", f"{c['head']}×", f"{c['max_abs_logp_diff']:.0e}",
-                      f"{c['relative_gradient_diff']:.0e}")  # fmt: skip
+                      f"{c['relative_gradient_diff']:.0e}",
+                      f"{c['peer_gradient_error']:.0e}  {c['ours_gradient_error']:.0e}")  # fmt: skip
     Console(width=130).print(table)
 
 
