@@ -44,6 +44,7 @@ from benchmarks._public import (
     refusals,
 )
 from sparring.judge import load_judge
+from sparring.monitor import ledger
 from sparring.registry import rounds
 from sparring.registry.checkpoints import load_checkpoint
 from sparring.steps.results import PrepareResult, SelfplayResult
@@ -170,6 +171,7 @@ def _result(asked: Asked, prompts: Mapping[str, list[str]], found: dict[str, dic
         "round": asked.round,
         "models": {line: models(_line(asked, line), asked.round) for line in found},
         "decisions": {line: end.decision if end else "open" for line, end in ends.items()},
+        "minutes": {line: _minutes(_line(asked, line), asked.round) for line in found},
         "judges": {name: load_judge(name).id for name in JUDGES},
         "seeds": {"training": [asked.lines[line] for line in found], "sampling": 5, "bootstrap": 0},
         "versions": {name: version(name) for name in ("torch", "transformers", "trl", "numpy")},
@@ -184,6 +186,13 @@ def _result(asked: Asked, prompts: Mapping[str, list[str]], found: dict[str, dic
             j: gap_change(flags[j]["warm"], flags[j]["candidate"], asked.draws) for j in JUDGES if "warm" in names
         },
     }
+
+
+def _minutes(store: Store, number: int) -> dict[str, float]:
+    """What each step of a round took, all its attempts together, and `all`; starting the steps is not in it."""
+    entries = ledger.read(store, number)
+    spent = {step: sum(attempt.seconds or 0.0 for attempt in entry.attempts) / 60 for step, entry in entries.items()}
+    return {step: round(minutes, 2) for step, minutes in (spent | {"all": sum(spent.values())}).items()}
 
 
 def _together(by_seed: Sequence[Mapping[str, Flags]], draws: int) -> dict[str, Flags]:
@@ -221,6 +230,7 @@ def _print(result: Mapping[str, Any]) -> None:
         if judge in result["gap_change"]:
             change, low, high = result["gap_change"][judge]
             console.print(f"gap, candidate minus warm start: {change:+.3f} [{low:+.3f}, {high:+.3f}]")
+    console.print(f"minutes: { {line: found['all'] for line, found in result['minutes'].items()} }")
     console.print(f"decisions: {result['decisions']}; degenerate answers: {result['degenerate']}")
 
 
