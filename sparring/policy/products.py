@@ -54,7 +54,7 @@ class _Linear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         input, weight = ctx.saved_tensors
-        rows, given = grad.flatten(0, -2), input.flatten(0, -2)
+        rows, given = grad.flatten(0, -2).contiguous(), input.flatten(0, -2).contiguous()
         to_input, to_weight, to_bias = ctx.needs_input_grad
         return (
             _multiply(rows, weight.t()).view_as(input) if to_input else None,
@@ -64,6 +64,8 @@ class _Linear(torch.autograd.Function):
 
 
 def _multiply(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if not (weight.is_contiguous() or weight.t().is_contiguous()):  # a slice of a wider one: oneDNN would take a second
+        weight = weight.contiguous()
     found: Tensor = torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")
     return found
 

@@ -89,6 +89,13 @@ def test_without_gradients_the_pass_forward_takes_it() -> None:
     assert asked_of_onednn(fast) == 1
 
 
+def test_slices_and_transposes_are_multiplied_right() -> None:
+    source = torch.Generator().manual_seed(0)
+    wide, x = torch.randn(576, 1536, generator=source), torch.randn(300, 1536, generator=source)
+    for left, right in ((x[:, :576], wide[:, 576:1152]), (x, wide.t().contiguous().t()), (x[:, ::3], wide[:192, ::3])):
+        torch.testing.assert_close(linear(left, right), F.linear(left, right), rtol=1e-4, atol=1e-3)
+
+
 def test_frozen_weights_get_no_gradient() -> None:
     layer = nn.Linear(64, 64).requires_grad_(False)
     x = torch.randn(3, 64, requires_grad=True)
