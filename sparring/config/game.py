@@ -31,7 +31,11 @@ class GameConfig(Section):
     generated_share: Share = Field(
         0.1, description="Share of fresh seeds that the attacker rewrites; the rest is vanilla."
     )
-    harmful_share: Share = Field(0.3, description="Share of harmful seeds among the fresh ones.")
+    harmful_share: Share = Field(
+        0.35,
+        description="Share of harmful seeds among the fresh ones. It sets how much is refused in the end: less "
+        "teaches to help, more to refuse.",
+    )
     turns: int = Field(
         1, ge=1, le=4, description="Turns of a written attack; the attacker sees the answer to each before the next."
     )
