@@ -3,7 +3,7 @@
 torch multiplies float32 matrices with MKL. MKL keeps to AVX2 where the processor is not Intel's, and is slow with few
 rows everywhere; oneDNN takes AVX-512 wherever it is (`python -m benchmarks products`). The sums are the same in another
 order and twice as far from the exact ones, as it adds up a whole row at a time. A gradient feels that of the pass
-forward, and hardly that of its own products (`benchmarks update` prints it), so what has a gradient is computed forward
+forward, and hardly that of its own products (docs/performance.md), so what has a gradient is computed forward
 by torch and backward by oneDNN. What oneDNN cannot take (other devices and precisions, autocast, sharded weights,
 LoRA's thin matrices) goes to torch as ever.
 """
