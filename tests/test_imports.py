@@ -122,3 +122,12 @@ def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
     code = f"import sys, sparring.cli.main; print([n for n in {heavy} if n in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert found.stdout.strip() in ("[]", "['rich.console']")  # some releases of typer load rich themselves
+
+
+def test_an_s3_store_does_not_load_pyopenssl_and_leaves_it_to_others() -> None:
+    code = (
+        "import sys; from sparring.store import open_store; open_store('s3://bucket/prefix'); "
+        "assert 'botocore.httpsession' in sys.modules; assert 'OpenSSL' not in sys.modules, 'loaded for nothing'; "
+        "import urllib3.contrib.pyopenssl; assert 'OpenSSL' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
