@@ -11,7 +11,7 @@ Preset = Mapping[str, Mapping[str, object]]
 RECIPES: Final[Mapping[str, Preset]] = {
     "default": {},
     "full": {
-        "selfplay": {"steps": 60, "games": 160},
+        "selfplay": {"steps": 60, "games": 160, "average_share": 0.25},
     },
     # Self-RedTeam (arXiv 2506.07468) at 8B: what the paper prints. Token limits and `group` are ours (docs/recipes.md).
     "selfredteam-8b": {
@@ -37,6 +37,7 @@ RECIPES: Final[Mapping[str, Preset]] = {
             "adapters": "none",
             "learning_rate": 5e-7,
             "warmup": 0.03,
+            "average_share": 0.0,
             "kl": 0.01,
             "estimator": "reinforce_pp",
             "baseline": "batch",

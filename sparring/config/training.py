@@ -59,6 +59,11 @@ class SelfplayConfig(PlayersConfig):
     )
     learning_rate: float = Field(5e-3, ge=0, description="AdamW learning rate; 0 trains nothing.")
     warmup: Share = Field(0.1, description="Share of the steps over which the learning rate rises.")
+    average_share: Share = Field(
+        0.0,
+        description="Share of the steps, the last ones, whose mean weights the candidate has: single steps swing "
+        "between refusing and helping. 0: the last step's weights, as with sharded ones (FSDP, DeepSpeed) always.",
+    )
     kl: float = Field(
         0.01,
         ge=0,

@@ -18,6 +18,7 @@ from trl import GRPOConfig
 from sparring.config.run import SelfplayConfig
 from sparring.errors import TrainingStopped
 from sparring.policy.architectures import unwrap
+from sparring.train.average import Average, first_step
 from sparring.train.dynamic import chosen
 from sparring.train.guards import Line
 from sparring.train.league import Opponents, rest_opponents
@@ -62,12 +63,14 @@ class Session:
 def train(session: Session, rows: int, on_step: OnStep) -> Any:
     """Runs all steps and returns the trained model, with adapters PEFT's. `rows` is the training rows of one step.
 
+    Its weights are the mean over the last `average_share` of the steps.
+
     A training state left in `session.work` by a killed run is taken up. `on_step(step, games, curve)` is called after
     each optimizer step. Raises TrainingStopped, with the model as the last good step left it, when a guard trips.
     """
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func's warning: the version is pinned
     watch = Watch(session.config, on_step, session.stop, session.history, session.keep)
-    players = Players(session)
+    players, average = Players(session), Average(first_step(session.config.steps, session.config.average_share))
     trainer = trainer_of(session)(
         model=str(session.start),
         reward_funcs=_recorded_score,
@@ -83,9 +86,13 @@ def train(session: Session, rows: int, on_step: OnStep) -> Any:
             sft_coef=session.config.sft_coef,
             sft=_lesson_plan(session, watch),
         ),
+        average=average,
         callbacks=[watch],
     )
     watch.trainer = trainer
+    if average.first < session.config.steps and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        log.warning("selfplay.average_share is left out: the weights are sharded")
+        average.off = True
     check_world(session.config.processes, trainer.accelerator.num_processes)
     trainer.remove_callback(PrinterCallback)
     try:
@@ -97,6 +104,7 @@ def train(session: Session, rows: int, on_step: OnStep) -> Any:
     model = trainer.accelerator.unwrap_model(trainer.model).eval()
     if reason:
         raise TrainingStopped(reason, model)
+    average.put(model)
     return model
 
 

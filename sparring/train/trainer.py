@@ -24,6 +24,7 @@ from sparring.errors import TrainingError, TrainingStopped
 from sparring.policy.logprobs import pack, packed_logprobs
 from sparring.policy.products import FastProducts
 from sparring.train.advantages import grpo, reinforce_pp, weigh_openings
+from sparring.train.average import Average
 from sparring.train.roles import DEFENDER
 
 EXTRA = ("role", "score", "valid", "slot")
@@ -52,9 +53,13 @@ class SelfPlayTrainer(GRPOTrainer):
     _buffered_inputs: Any
     beta: Any
 
-    def __init__(self, *args: Any, features: Features | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, features: Features | None = None, average: Average | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self.features = features
+        self.features, self.average = features, average
+        if average is not None:
+            self.add_callback(average)
         self._rows: dict[str, Tensor] = {}
         self.step_stats: dict[str, float] = {}
         self._taught = 0.0
@@ -140,6 +145,8 @@ class SelfPlayTrainer(GRPOTrainer):
         """A state that cannot be written leaves the one before it. Raises TrainingError."""
         folder = Path(str(self.args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         try:
+            if self.average is not None and self.args.should_save:  # first: what super writes last marks a whole state
+                self.average.save(folder)
             super()._save_checkpoint(model, trial)
         except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have words of their own
             shutil.rmtree(folder, ignore_errors=True)
@@ -147,6 +154,11 @@ class SelfPlayTrainer(GRPOTrainer):
                 f"the training state of step {self.state.global_step} cannot be written to {folder}: {error}",
                 hint="free some space and run again: it goes on from the state before",
             ) from error
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.average is not None:
+            self.average.load(Path(resume_from_checkpoint), self.model)
 
     def _compute_loss(self, model: Any, inputs: Any) -> Any:
         if not self.features:

@@ -29,8 +29,8 @@ from tests.train.test_processes import ROOT, run
 MANY = SMALL.model_copy(update={"steps": 5, "save_steps": 2})
 RECIPES: dict[str, tuple[SelfplayConfig, int]] = {
     "reinforce_pp": (MANY, 12),
-    "a shared adapter, a share of the rows": (
-        MANY.model_copy(update={"adapters": "shared", "trained_share": 0.5, "micro_batch": 4}), 8,
+    "a shared adapter, a share of the rows, the mean of three steps": (
+        MANY.model_copy(update={"adapters": "shared", "trained_share": 0.5, "micro_batch": 4, "average_share": 0.6}), 8,
     ),
     "grpo, two answers": (MANY.model_copy(update={"estimator": "grpo", "answers_per_attack": 2}), 2 * (2 + 3 * 2)),
 }  # fmt: skip
