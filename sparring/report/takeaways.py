@@ -28,7 +28,7 @@ def results(facts: Facts) -> str:
     if "candidate" in refusal:
         theirs = f", {other} {percent(refusal['champion'].rate.value)}" if "champion" in refusal else ""
         said.append(f"It refuses {percent(refusal['candidate'].rate.value)} of harmless prompts{theirs}.")
-    return " ".join([*said, *_difference(facts)])
+    return " ".join([*said, *_difference(facts), *_unjudged(facts)])
 
 
 def _difference(facts: Facts) -> list[str]:
@@ -39,6 +39,14 @@ def _difference(facts: Facts) -> list[str]:
         f" (95\N{NARROW NO-BREAK SPACE}% interval {change(test.low)} to {change(test.high)})."
         for test in tests
     ]
+
+
+def _unjudged(facts: Facts) -> list[str]:
+    """Why the gate's rates can differ a little from those shown."""
+    shown = [*facts.rates("asr.macro").values(), *facts.rates("over_refusal.pooled").values()]
+    void = sum(measure.rate.void for measure in shown)
+    left = count(void, "unjudged answer")
+    return [f"The rates leave out {left}; the gate counts each against the candidate."] if void else []
 
 
 def attacked(facts: Facts) -> str:

@@ -225,6 +225,15 @@ def test_a_gate_that_cannot_decide_says_what_is_missing(tmp_path: Path) -> None:
     assert "not judged" in words(document.find(".//ul[@class='reasons']"))
 
 
+def test_rates_that_leave_answers_out_say_so(pages: dict[int, str], tmp_path: Path) -> None:
+    said = words(parse(page(line(tmp_path, Plan(model("unjudged", 0.2, 0.3, 0.1, void=0.01))))))
+    left = re.search(
+        r"The rates leave out ([\d,]+) unjudged answers?; the gate counts each against the candidate", said
+    )
+    assert left and 0 < int(left[1]) < 30
+    assert "The rates leave out" not in words(parse(pages[1]))
+
+
 def test_a_first_round_without_approval_asks_for_it(tmp_path: Path) -> None:
     document = parse(page(line(tmp_path, Plan(FIRST, approve=False))))
     assert words(document.find(".//h1")) == "Undecided"
