@@ -15,8 +15,9 @@ from urllib3.exceptions import HTTPError
 from pipelines.capacity import Node, Taint
 from sparring.errors import ClusterError
 
-_TIMEOUT: Final = (5, 20)
+TIMEOUT: Final = (5, 20)
 _WORKFLOWS: Final = ("argoproj.io", "v1alpha1")
+_RUNTIMES: Final = ("trainer.kubeflow.org", "v1alpha1", "trainingruntimes")
 
 
 class ForbiddenError(ClusterError):
@@ -69,36 +70,39 @@ class Kube:
         found = self._in_namespace("claim", name, self._core.read_namespaced_persistent_volume_claim)
         return None if found is None else str(found.status.phase)
 
+    def has_training_runtime(self, name: str) -> bool:
+        """Whether Kubeflow Trainer is installed and has a runtime of that name in our namespace."""
+        read, where = self._custom.get_namespaced_custom_object, (*_RUNTIMES[:2], self.namespace, _RUNTIMES[2], name)
+        return self._find("TrainingRuntime", name, read, *where) is not None
+
     def service_is_ready(self, name: str, namespace: str) -> bool:
         """Whether a Service of that name has an address that is ready."""
         with self._asking(f"endpoints of service {name!r}"):
             found = self._discovery.list_namespaced_endpoint_slice(
-                namespace, label_selector=f"kubernetes.io/service-name={name}", _request_timeout=_TIMEOUT
+                namespace, label_selector=f"kubernetes.io/service-name={name}", _request_timeout=TIMEOUT
             )
         return any(end.conditions.ready for one in found.items for end in one.endpoints or ())
 
     def nodes(self) -> list[Node]:
         """All nodes that take new pods."""
         with self._asking("nodes"):
-            found = self._core.list_node(_request_timeout=_TIMEOUT).items
+            found = self._core.list_node(_request_timeout=TIMEOUT).items
         ready = [node for node in found if not node.spec.unschedulable and _is_ready(node)]
         return [_node(node) for node in ready]
 
     def pods(self, label: str) -> list[Pod]:
         """Pods with a label `key=value`, oldest first."""
         with self._asking("pods"):
-            found = self._core.list_namespaced_pod(
-                self.namespace, label_selector=label, _request_timeout=_TIMEOUT
-            ).items
+            found = self._core.list_namespaced_pod(self.namespace, label_selector=label, _request_timeout=TIMEOUT).items
         found.sort(key=lambda pod: pod.metadata.creation_timestamp)
         return [Pod(pod.metadata.name, str(pod.status.phase), _trouble(pod.status)) for pod in found]
 
-    def last_lines(self, pod: str, lines: int) -> list[str]:
-        """What a pod's main container printed last, as one text; nothing when it has not started or is gone."""
+    def last_lines(self, pod: str, lines: int, container: str = "main") -> list[str]:
+        """What a pod's container printed last, as one text; nothing when it has not started or is gone."""
         try:
             with self._asking(f"log of pod {pod!r}"):
                 read = self._core.read_namespaced_pod_log
-                return [str(read(pod, self.namespace, container="main", tail_lines=lines, _request_timeout=_TIMEOUT))]
+                return [str(read(pod, self.namespace, container=container, tail_lines=lines, _request_timeout=TIMEOUT))]
         except ForbiddenError:
             raise
         except ClusterError:
@@ -108,7 +112,7 @@ class Kube:
         """Nodes of the Argo workflows with that label: `displayName`, `type`, `phase`, `message`, `id`."""
         with self._asking("workflows"):
             found = self._custom.list_namespaced_custom_object(
-                *_WORKFLOWS, self.namespace, "workflows", label_selector=label, _request_timeout=_TIMEOUT
+                *_WORKFLOWS, self.namespace, "workflows", label_selector=label, _request_timeout=TIMEOUT
             )
         return [node for flow in found["items"] for node in flow.get("status", {}).get("nodes", {}).values()]
 
@@ -119,7 +123,7 @@ class Kube:
         """The object, None when there is none."""
         with self._asking(f"{kind} {name!r}"):
             try:
-                return read(*where, _request_timeout=_TIMEOUT)
+                return read(*where, _request_timeout=TIMEOUT)
             except ApiException as error:
                 if error.status == 404:
                     return None

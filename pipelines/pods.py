@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from kfp import kubernetes
 
+from pipelines.trainjob_body import EXECUTOR_VARIABLE
 from sparring.config.cluster import ClusterConfig, PodConfig, Step
 from sparring.monitor.ledger import RUN_VARIABLE
 from sparring.steps.work import WORK_VARIABLE
@@ -21,8 +22,8 @@ _LONGEST_PAUSE: Final = "600s"
 
 def shape(task: Any, step: Step, cluster: ClusterConfig) -> None:
     """Applies everything to one task. The gate asks for no retry; its decision is claimed once all the same."""
-    pod = cluster.pod(step)
-    task.set_container_image(cluster.image(step))
+    pod = cluster.kubeflow_pod(step)
+    task.set_container_image(cluster.kubeflow_image(step))
     kubernetes.set_image_pull_policy(task, cluster.images.pull_policy)
     if cluster.images.pull_secrets:
         kubernetes.set_image_pull_secrets(task, cluster.images.pull_secrets)
@@ -61,7 +62,8 @@ def _place(task: Any, pod: PodConfig) -> None:
 
 
 def _environment(task: Any, step: Step, cluster: ClusterConfig) -> None:
-    for name, value in {"HOME": "/tmp", WORK_VARIABLE: "/tmp/sparring", **cluster.env}.items():
+    executor = {EXECUTOR_VARIABLE: "trainjob"} if cluster.waits(step) else {}
+    for name, value in {"HOME": "/tmp", WORK_VARIABLE: "/tmp/sparring", **cluster.env, **executor}.items():
         task.set_env_variable(name, value)
     kubernetes.use_field_path_as_env(task, RUN_VARIABLE, f"metadata.labels['{RUN_LABEL}']")
     for name, keys in cluster.secrets_of(step).items():

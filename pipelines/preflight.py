@@ -154,7 +154,7 @@ def from_store(config: RunConfig) -> Iterator[Finding]:
 
 def from_kubernetes(cluster: ClusterConfig, kube: Kube) -> Iterator[Finding]:
     """What the cluster lacks. Raises ClusterError when it cannot be reached."""
-    asked = (_namespace, _service_account, _secrets, _claims, _places)
+    asked = (_namespace, _service_account, _secrets, _claims, _places, _runtime)
     for question in asked:
         try:
             yield from question(cluster, kube)
@@ -193,6 +193,15 @@ def _claims(cluster: ClusterConfig, kube: Kube) -> Iterator[Finding]:
             yield Finding(f"claim {name!r} in {cluster.namespace} (cluster.claims)")
         elif phase == "Lost":
             yield Finding(f"the volume of claim {name!r} in {cluster.namespace}: it is Lost")
+
+
+def _runtime(cluster: ClusterConfig, kube: Kube) -> Iterator[Finding]:
+    name = cluster.trainjob.runtime
+    if cluster.executor == "trainjob" and not kube.has_training_runtime(name):
+        yield Finding(
+            f"TrainingRuntime {name!r} in {cluster.namespace} (cluster.trainjob.runtime): install Kubeflow Trainer and "
+            "manifests/components/trainer"
+        )
 
 
 def _places(cluster: ClusterConfig, kube: Kube) -> Iterator[Finding]:

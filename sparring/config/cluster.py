@@ -122,6 +122,15 @@ class ImagesConfig(Section):
     pull_secrets: list[DnsName] = Field([], description="Secrets with credentials of the registry.")
 
 
+class TrainJobConfig(Section):
+    """The TrainJob of `executor: trainjob`; its pod has image, sizes, environment and place of step `selfplay`."""
+
+    runtime: DnsName = Field(
+        "sparring-selfplay", description="TrainingRuntime of the namespace, as manifests/components/trainer has it."
+    )
+    queue: DnsName | None = Field(None, description="LocalQueue of Kueue's that the job waits in; none when not set.")
+
+
 class ClusterConfig(Section):
     """Kubeflow Pipelines: where the round runs and what its pods are given. A laptop reads nothing of it."""
 
@@ -156,6 +165,12 @@ class ClusterConfig(Section):
     images: ImagesConfig = ImagesConfig()
     control: PodConfig = PodConfig()
     train: TrainPodConfig = TrainPodConfig()
+    executor: Literal["pod", "trainjob"] = Field(
+        "pod",
+        description="Where step `selfplay` trains: in its own pod, or in a TrainJob of Kubeflow Trainer that the step, "
+        "in a pod of the size of `control`, makes, follows and removes.",
+    )
+    trainjob: TrainJobConfig = TrainJobConfig()
     steps: dict[Step, StepPodConfig] = Field(
         {}, description="What single steps have of their own: step → keys of `control`, as in `answer: {memory: 16Gi}`."
     )
@@ -190,8 +205,23 @@ class ClusterConfig(Section):
         pod = PodConfig.model_validate({**base.model_dump(), **own})
         return pod.model_copy(update={"retries": 0}) if step == "gate" else pod
 
+    def kubeflow_pod(self, step: Step) -> PodConfig:
+        """The pod that Kubeflow Pipelines starts for a step: that of `selfplay` may only wait for a TrainJob."""
+        pod = self.pod(step)
+        if not self.waits(step):
+            return pod
+        return self.control.model_copy(update={"timeout_s": pod.timeout_s, "retries": pod.retries})
+
+    def waits(self, step: Step) -> bool:
+        """Whether a step's pod has a TrainJob do the work."""
+        return step == "selfplay" and self.executor == "trainjob"
+
+    def kubeflow_image(self, step: Step) -> str:
+        """The image of the pod that Kubeflow Pipelines starts for a step."""
+        return self.images.control if self.waits(step) else self.image(step)
+
     def image(self, step: Step) -> str:
-        """The image of a step."""
+        """The image that a step does its work in."""
         return self.images.train if step in IN_TRAIN_IMAGE else self.images.control
 
     def secrets_of(self, step: Step) -> dict[str, dict[str, str]]:

@@ -4,7 +4,7 @@
       ▲                     │ tells its progress, leaves the candidate or its error in the work folder
       └─────────────────────┘
 
-A Kubeflow TrainJob or another launcher can start the same module. The processes end with the step that started them.
+The processes end with the step that started them.
 """
 
 from __future__ import annotations

@@ -50,8 +50,8 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return compiled(tmp_path_factory.mktemp("compiled"))
 
 
-def compiled(folder: Path, *more: str) -> list[dict[str, Any]]:
-    (folder / "run.yaml").write_text(RUN_FILE)
+def compiled(folder: Path, *more: str, run_file: str = RUN_FILE) -> list[dict[str, Any]]:
+    (folder / "run.yaml").write_text(run_file)
     path = folder / "round.yaml"
     command = [sys.executable, "-m", "pipelines", "compile", "-o", str(path), "-c", str(folder / "run.yaml"), *more]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
@@ -122,6 +122,23 @@ def test_only_pods_with_models_get_the_accelerator_and_its_place(
     resources = containers["selfplay"]["resources"]
     assert resources["resourceMemoryLimit"] == resources["resourceMemoryRequest"] == "64Gi"
     assert resources["resourceCpuLimit"] == "8" and "resourceCpuLimit" not in containers["gate"]["resources"]
+
+
+def test_a_step_that_waits_for_a_trainjob_has_a_small_pod(tmp_path: Path) -> None:
+    """Of `selfplay` only time limit and retries are left to its own pod; `answer` stays as it is."""
+    waiting = RUN_FILE.replace("  deadline_s", "  executor: trainjob\n  deadline_s")
+    spec, kubernetes = compiled(tmp_path, run_file=waiting)
+    executors = {name.removeprefix("exec-"): one["container"] for name, one in
+                 spec["deploymentSpec"]["executors"].items()}  # fmt: skip
+    selfplay, gate = executors["selfplay"], executors["gate"]
+    assert selfplay["image"] == "registry.example/control:1"
+    assert "accelerator" not in selfplay["resources"] and "accelerator" in executors["answer"]["resources"]
+    assert selfplay["resources"] == gate["resources"]
+    assert {"name": "SPARRING_EXECUTOR", "value": "trainjob"} in selfplay["env"]
+    assert not any(one["name"] == "SPARRING_EXECUTOR" for name, container in executors.items() if name != "selfplay"
+                   for one in container["env"])  # fmt: skip
+    pods = kubernetes["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert pods["exec-selfplay"]["activeDeadlineSeconds"] == "86400"
 
 
 def test_secrets_are_named_and_never_held(
