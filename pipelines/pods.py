@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from kfp import kubernetes
 
-from pipelines.trainjob_body import EXECUTOR_VARIABLE
+from pipelines.executor import EXECUTOR_VARIABLE
 from sparring.config.cluster import ClusterConfig, PodConfig, Step
 from sparring.monitor.ledger import RUN_VARIABLE
 from sparring.steps.work import WORK_VARIABLE

@@ -20,9 +20,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from pipelines.executor import EXECUTOR_VARIABLE
 from pipelines.kube import ForbiddenError
 from pipelines.trainjob_api import Ended, TrainJobs
-from pipelines.trainjob_body import EXECUTOR_VARIABLE, body, job_name
+from pipelines.trainjob_body import body, job_name
 from sparring.config.cluster import ClusterConfig
 from sparring.errors import ClusterError, SparringError
 from sparring.registry import lease, rounds

@@ -11,8 +11,6 @@ from sparring.monitor.ledger import RUN_VARIABLE
 from sparring.steps.entry import RunRequest
 from sparring.steps.work import WORK_VARIABLE
 
-EXECUTOR_VARIABLE: Final = "SPARRING_EXECUTOR"
-"""In the environment of step selfplay: `trainjob` has it make one."""
 API: Final = {"group": "trainer.kubeflow.org", "version": "v1alpha1"}
 NODE: Final = "node"
 """Name of the runtime's replicated job and of its container."""
@@ -20,11 +18,6 @@ _MANAGER: Final = "sparring.dev/selfplay"
 _QUEUE: Final = "kueue.x-k8s.io/queue-name"
 _REQUEST: Final = "sparring.dev/run"
 _PART_OF: Final = {"app.kubernetes.io/part-of": "sparring", "app.kubernetes.io/component": "round"}
-
-
-def asked_for() -> bool:
-    """Whether this process should have a TrainJob do its step."""
-    return os.environ.get(EXECUTOR_VARIABLE) == "trainjob"
 
 
 def job_name(request: RunRequest, number: int) -> str:

@@ -99,6 +99,22 @@ def test_the_job_plays_the_step_and_its_log_is_copied(trainer: Trainer, folder: 
     assert len(trainer.made) == 1
 
 
+def test_the_component_has_a_job_where_its_environment_asks_for_one(
+    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from components.selfplay.component import selfplay
+
+    request, store = begun(tmp_path)
+
+    def finish(job: Job) -> None:
+        rounds.save_result(store, 1, "selfplay", DONE)
+        job.end("Complete")
+
+    trainer.plan = finish
+    monkeypatch.setenv("SPARRING_EXECUTOR", "trainjob")
+    assert selfplay.python_func(request, "1") == DONE.candidate and len(trainer.made) == 1
+
+
 def test_what_the_pod_died_of_is_the_step_s_error(trainer: Trainer, tmp_path: Path) -> None:
     def killed(job: Job) -> None:
         job.say("self-play 3/16")
