@@ -87,6 +87,7 @@ def panels(curves: Curves) -> list[Panel]:
     found = [
         Panel("Refusals", "share of games", _refusals(curves), percent=True),
         Panel("Reward", "mean a game", _rewards(curves)),
+        _single(curves, "Groups that teach", "share whose rewards differ", "informative", percent=True),
         _single(curves, "Distance from the start", "KL, nats a token", "kl"),
         _single(curves, "Entropy", "nats a token", "entropy"),
         _single(curves, "Void games", "share of games", "void", percent=True),

@@ -16,7 +16,7 @@ from sparring.report.pool import PoolStats
 
 CURVES = (
     *("loss", "kl", "entropy", "grad_norm", "void", "attacker_reward", "defender_reward"),
-    *("refused_harmful", "refused_benign", "faithful", "degenerate"),
+    *("refused_harmful", "refused_benign", "faithful", "degenerate", "informative"),
 )
 
 

@@ -21,6 +21,12 @@ def spreads(rows: Mapping[str, Sequence[Any]]) -> dict[int, float]:
     return {group: max(scores) - min(scores) for group, scores in paid.items()}
 
 
+def informative(rows: Mapping[str, Sequence[Any]]) -> float | None:
+    """Share of the groups with a valid row whose rewards differ: the only ones with a gradient. None without any."""
+    found = spreads(rows)
+    return sum(spread > 0 for spread in found.values()) / len(found) if found else None
+
+
 def chosen(rows: dict[str, list[Any]], count: int, seed: str) -> dict[str, list[Any]]:
     """`count` of the rows, in their order: whole groups of one size, those first whose rewards differ most.
 

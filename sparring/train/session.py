@@ -19,7 +19,7 @@ from sparring.config.run import SelfplayConfig
 from sparring.errors import TrainingStopped
 from sparring.policy.architectures import unwrap
 from sparring.train.average import Average, first_step
-from sparring.train.dynamic import chosen
+from sparring.train.dynamic import chosen, informative
 from sparring.train.guards import Line
 from sparring.train.league import Opponents, rest_opponents
 from sparring.train.players import Players, trainer_of
@@ -195,9 +195,10 @@ def _roll(
     watch.played(step, played)
     rows = rollout_rows(played, trained=trained_roles(session.config))
     rest_opponents(rows, {ATTACKER: played.attackers.slots, DEFENDER: played.defenders.slots}, seats)
+    teaching = informative(rows)
     if session.config.trained_share < 1:
         rows = chosen(rows, count, f"{session.seed}/dynamic/{step}")
-    watch.trains(rows["completion_ids"])
+    watch.trains(rows["completion_ids"], teaching)
     return mine(padded(rows, session.config.group * session.config.processes))
 
 

@@ -63,9 +63,10 @@ class Watch(TrainerCallback):
         if why := too_void(step, played.games, self.config.max_void_share):
             raise TrainingStopped(why)
 
-    def trains(self, completions: Sequence[Sequence[int]]) -> None:
-        """Takes the completions, of those games, that the step trains on."""
+    def trains(self, completions: Sequence[Sequence[int]], informative: float | None) -> None:
+        """Takes the completions, of those games, that the step trains on, and the share of all groups that teach."""
         self._tokens = sum(map(len, completions))
+        self._measures = {**self._measures, **({} if informative is None else {"informative": informative})}
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         if not logs or "loss" not in logs:

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from sparring.config.load import load_run
 from sparring.config.run import SelfplayConfig
 from sparring.errors import ConfigError
+from sparring.game.records import Game
 from sparring.policy.load import Policy
 from sparring.steps.play import training_rows
-from sparring.train.dynamic import chosen, spreads
+from sparring.train.dynamic import chosen, informative, spreads
 from sparring.train.session import train
 from tests.train.small import PLAN, SMALL, session, weights
 
@@ -34,6 +35,31 @@ def rows_of(groups: list[list[tuple[float, bool]]]) -> dict[str, list[Any]]:
         "valid": [int(valid) for _, _, valid in flat],
         "place": list(range(len(flat))),
     }
+
+
+@given(GROUPS)
+def test_the_share_of_groups_that_teach_is_counted_over_those_that_could(
+    groups: list[list[tuple[float, bool]]],
+) -> None:
+    paid = [{score for score, valid in group if valid} for group in groups]
+    could = [scores for scores in paid if scores]
+    found = informative(rows_of(groups))
+    assert found == (sum(len(scores) > 1 for scores in could) / len(could) if could else None)
+
+
+def test_the_curve_says_how_many_groups_teach(policy: Policy, folder: Path, tmp_path: Path) -> None:
+    """Counted from the games: pairs of answers to one prompt, and of rewrites, whose rewards differ."""
+    seen: list[tuple[float, float]] = []
+
+    def look(_: int, games: list[Game], curve: dict[str, float]) -> None:
+        pairs = [games[i : i + 2] for i in range(0, len(games), 2)]
+        paid = [[game.defender_reward for game in pair] for pair in pairs]
+        paid += [[game.attacker_reward for game in pair] for pair in pairs if pair[0].kind == "generated"]
+        differ = [len(set(rewards) - {None}) > 1 for rewards in paid if set(rewards) != {None}]
+        seen.append((curve["informative"], sum(differ) / len(differ)))
+
+    train(session(policy, folder, tmp_path, SMALL), 12, look)
+    assert len(seen) == 2 and all(found == pytest.approx(counted) for found, counted in seen)
 
 
 @given(GROUPS, st.integers(0, 12), st.integers(0, 10**6))
