@@ -16,5 +16,7 @@ def play_elsewhere(run: str, round_number: str) -> None:
     """
     if os.environ.get(EXECUTOR_VARIABLE) == "trainjob":
         from pipelines.trainjob import play_as_job  # the kubernetes client: a laptop need not load it
+        from sparring.steps.guard import end_with_runner
 
+        end_with_runner()
         play_as_job(run, round_number)

@@ -18,11 +18,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from pipelines.executor import EXECUTOR_VARIABLE
 from pipelines.kube import ForbiddenError
-from pipelines.trainjob_api import Ended, TrainJobs
+from pipelines.trainjob_api import NO_POD, Ended, Found, TrainJobs
 from pipelines.trainjob_body import body, job_name
 from sparring.config.cluster import ClusterConfig
 from sparring.errors import ClusterError, SparringError
@@ -31,16 +31,19 @@ from sparring.steps.entry import RunRequest, execute
 from sparring.steps.results import SelfplayResult
 from sparring.store import Store
 
-WAITER: Final = "selfplay-job"
-"""Whose lease says that somebody waits for the job."""
+WAITER: Final = "selfplay.job"
+"""Whose lease says that somebody waits for the job; the key of step selfplay may write it."""
 _STEP: Final = "selfplay"
 _POLL_SECONDS: Final = 5.0
 _PATIENCE: Final = 300.0
 """Seconds for which the API server may fail to answer, and for which a waiter may be silent."""
-_MARGIN: Final = 60
-"""Seconds before the step's own time limit at which the job is ended: Kubeflow would leave it."""
+_MARGIN: Final = 180
+"""Seconds before the step's own time limit, a quarter of it at most, when the job is ended: Kubeflow would leave it."""
+_SOON: Final = 60.0
+"""Seconds in which a job gets its pod without a word about it."""
 
 Say = Callable[[str], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -57,27 +60,53 @@ def play_as_job(run: str, round_number: str, say: Say = print, wait: Wait | None
 
     Raises ClusterError when the job fails, takes too long or cannot be made; BusyError when another run waits for it.
     """
+    begun = time.monotonic()
     request = RunRequest.model_validate_json(run)
     store, number = request.open(), int(round_number)
     if _done(store, number):
         return
     cluster = rounds.load_config(store, request.config).cluster
+    wait = wait or Wait(_limit(cluster.pod(_STEP).timeout_s))
     name = job_name(request, number)
     with lease.hold(store, number, WAITER), _terminated():
         jobs = TrainJobs(cluster.namespace)
+        _patiently(wait, lambda: _make(jobs, cluster, request, number, say))
         try:
-            _make(jobs, cluster, request, number, say)
-            end = _follow(jobs, name, wait or Wait(cluster.pod(_STEP).timeout_s - _MARGIN), say)
+            end = _follow(jobs, name, wait, begun, say)
         finally:
             _remove(jobs, name, say)
+    if _done(store, number):  # whatever became of the pod afterwards
+        return
     if end.kind == "Failed":
         raise ClusterError(f"TrainJob {name} failed: {end.why}", hint="its output stands above; a new run resumes it")
-    if not _done(store, number):
-        raise ClusterError(f"TrainJob {name} is complete, but the store has no result of step {_STEP}")
+    raise ClusterError(f"TrainJob {name} is complete, but the store has no result of step {_STEP}")
+
+
+def _limit(timeout_s: int) -> float:
+    """Seconds from the step's begin after which the job is ended.
+
+    >>> _limit(86400), _limit(60)
+    (86220, 45)
+    """
+    return timeout_s - min(_MARGIN, timeout_s // 4)
 
 
 def _done(store: Store, number: int) -> bool:
     return rounds.load_result(store, number, _STEP, SelfplayResult) is not None
+
+
+def _patiently(wait: Wait, ask: Callable[[], T]) -> T:
+    """What the API server says, asked again for a while; at once raised is what we have no right to."""
+    end = time.monotonic() + wait.patience
+    while True:
+        try:
+            return ask()
+        except ForbiddenError:
+            raise
+        except ClusterError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(wait.poll)
 
 
 def _make(jobs: TrainJobs, cluster: ClusterConfig, request: RunRequest, number: int, say: Say) -> None:
@@ -103,37 +132,47 @@ def _remove(jobs: TrainJobs, name: str, say: Say) -> None:
         say(f"TrainJob {name} is not removed: {error.message}")
 
 
-def _follow(jobs: TrainJobs, name: str, wait: Wait, say: Say) -> Ended:
-    """Copies the job's log until it has ended; says once why it does not run. Raises ClusterError."""
-    last_answer, told = time.monotonic(), ""
-    end_by = last_answer + wait.limit
+def _follow(jobs: TrainJobs, name: str, wait: Wait, begun: float, say: Say) -> Ended:
+    """Copies the job's log until it has ended or its time is over; says once why it does not run."""
+    told = ""
     while True:
-        try:
-            found = jobs.find(name)
-            for line in jobs.new_lines(name):
-                say(line)
-            trouble = "" if found is None or found.end else jobs.trouble(name, found)
-            last_answer = time.monotonic()
-        except ForbiddenError:
-            raise
-        except ClusterError:
-            if time.monotonic() - last_answer > wait.patience:
-                raise
-            time.sleep(wait.poll)
-            continue
+        found = _patiently(wait, lambda: jobs.find(name))
+        _copy(jobs, name, say, last=found is None or found.end is not None)
         if found is None:
-            raise ClusterError(f"TrainJob {name} was deleted by somebody else")
+            return Ended("Failed", "somebody else deleted it")
         if found.end:
             return found.end if found.end.kind == "Complete" else Ended("Failed", jobs.cause(name, found.end))
-        if trouble and trouble != told:
+        waited = time.monotonic() - begun
+        trouble = _trouble(jobs, name, found)
+        if trouble and trouble != told and (trouble != NO_POD or waited > _SOON):
             say(f"TrainJob {name} waits: {trouble}")
-        told = trouble or told
-        if time.monotonic() > end_by:
-            raise ClusterError(
-                f"TrainJob {name} took longer than {wait.limit:.0f} s and was deleted{f': {told}' if told else ''}",
-                hint="raise timeout_s of cluster.train or cluster.steps.selfplay; a new run resumes the training",
+            told = trouble
+        if waited > wait.limit:
+            why = f", waiting: {trouble}" if trouble else ""
+            return Ended(
+                "Failed", f"it took longer than {wait.limit:.0f} s{why}; raise cluster.steps.selfplay.timeout_s"
             )
         time.sleep(wait.poll)
+
+
+def _copy(jobs: TrainJobs, name: str, say: Say, *, last: bool) -> None:
+    """A log that cannot be read decides nothing: the next look asks for what this one missed."""
+    try:
+        for line in jobs.new_lines(name, last=last):
+            say(line)
+    except ForbiddenError:
+        raise
+    except ClusterError:
+        pass
+
+
+def _trouble(jobs: TrainJobs, name: str, found: Found) -> str:
+    try:
+        return jobs.trouble(name, found)
+    except ForbiddenError:
+        raise
+    except ClusterError:
+        return ""
 
 
 @contextmanager
@@ -163,8 +202,10 @@ def _watch(store: Store, number: int, look: float, patience: float) -> None:
     seen, since = None, time.monotonic()
     while True:
         now = _beat(store, number)
-        if now is None or (now != seen and not now.released):
-            seen, since = now or seen, time.monotonic()
+        if now is None:
+            since += look  # the clock stands while the store does not answer
+        elif now != seen and not now.released:
+            seen, since = now, time.monotonic()
         if time.monotonic() - since > patience:
             print(f"nobody waits for step {_STEP} of round {number} any more: ends", file=sys.stderr, flush=True)
             os._exit(1)

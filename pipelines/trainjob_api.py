@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -15,8 +15,8 @@ _PLURAL: Final = {**API, "plural": "trainjobs"}
 _POD_LABEL: Final = "jobset.sigs.k8s.io/jobset-name"
 _SLACK_SECONDS: Final = 30
 """Asked for again with every look at a log, and left out by their time stamps: clocks and looks are not exact."""
-_LOG_BYTES: Final = 4 << 20
 _CAUSE_LINES: Final = 5
+NO_POD: Final = "it has no pod: `kubectl describe` of TrainJob, JobSet and Job says why (quota, admission)"
 
 
 @dataclass(frozen=True)
@@ -83,30 +83,44 @@ class TrainJobs(Kube):
                 )
             time.sleep(1.0)
 
-    def new_lines(self, name: str) -> Iterator[str]:
-        """What the job's pod has printed since the last look."""
+    def new_lines(self, name: str, *, last: bool = False) -> list[str]:
+        """What the job's pod has printed since the last look; `last`: what has no line's end yet too."""
         pods = self._pods(name)
         if not pods or pods[-1].status.phase == "Pending":
-            return
-        pod = pods[-1].metadata.name
-        with self._asking(f"log of pod {pod!r}"):
-            text = self._core.read_namespaced_pod_log(
-                pod, self.namespace, container=NODE, timestamps=True, since_seconds=self._log.since(pod),
-                limit_bytes=_LOG_BYTES, _request_timeout=TIMEOUT,
+            return []
+        pod, now = pods[-1].metadata.name, time.monotonic()
+        text = self._read_log(pod, self._log.since(pod, now))
+        return self._log.new(pod, now, text, last=last)
+
+    def _read_log(self, pod: str, since: int | None) -> str:
+        def read(**how: Any) -> Any:
+            return self._core.read_namespaced_pod_log(
+                pod, self.namespace, container=NODE, timestamps=True, since_seconds=since, _request_timeout=TIMEOUT,
+                **how,
             )  # fmt: skip
-        yield from self._log.new(str(text))
+
+        with self._asking(f"log of pod {pod!r}"):
+            try:
+                return str(read())
+            except UnicodeDecodeError:  # the client wants UTF-8, a pod prints what it likes
+                return bytes(read(_preload_content=False).data).decode("utf-8", "replace")
 
     def trouble(self, name: str, found: Found) -> str:
         """Why the job does not run; "" while it does or may soon."""
-        return found.queued or next((pod.trouble for pod in self.pods(f"{_POD_LABEL}={name}") if pod.trouble), "")
+        if found.queued:
+            return found.queued
+        pods = self.pods(f"{_POD_LABEL}={name}")
+        return next((pod.trouble for pod in pods if pod.trouble), "") if pods else NO_POD
 
     def cause(self, name: str, end: Ended) -> str:
         """Why it failed: what its pod died of and said last, else what its condition says."""
-        pods = [pod for pod in self.pods(f"{_POD_LABEL}={name}") if pod.trouble]
-        if not pods:
+        try:
+            pods = [pod for pod in self.pods(f"{_POD_LABEL}={name}") if pod.trouble]
+            last = self.last_lines(pods[-1].name, _CAUSE_LINES, NODE) if pods else []
+        except ClusterError:
             return end.why
-        last = [line for line in self.last_lines(pods[-1].name, _CAUSE_LINES, NODE) if line.strip()]
-        return ": ".join([pods[-1].trouble, *(" ".join(text.split()) for text in last)])
+        said = [" ".join(text.split()) for text in last if text.strip()]
+        return ": ".join([pods[-1].trouble, *said]) if pods else end.why
 
     def _pods(self, name: str) -> list[Any]:
         with self._asking("pods"):
@@ -123,24 +137,28 @@ class _Log:
         self._pod, self._looked = "", 0.0
         self._last, self._at_last = "", set[str]()
 
-    def since(self, pod: str) -> int | None:
-        """Seconds of the log to ask for: all of a pod that was not looked at before."""
-        before, self._looked = self._looked, time.monotonic()
+    def since(self, pod: str, now: float) -> int | None:
+        """Seconds of the log to ask for: all of a pod that was not read before."""
+        return int(now - self._looked) + _SLACK_SECONDS if pod == self._pod else None
+
+    def new(self, pod: str, now: float, text: str, *, last: bool = False) -> list[str]:
+        """The lines of what was read, without their stamps, that were not given before.
+
+        One without its end comes the next time, unless this is the `last`.
+        """
         if pod != self._pod:
             self._pod, self._last, self._at_last = pod, "", set()
-            return None
-        return int(self._looked - before) + _SLACK_SECONDS
-
-    def new(self, text: str) -> Iterator[str]:
-        """The lines, without their stamps, that were not given before; a last one without its end comes next time."""
-        for line in text.split("\n")[:-1]:
+        self._looked, found = now, []
+        lines = text.split("\n")
+        for line in lines if last and lines[-1] else lines[:-1]:
             stamp, _, said = line.partition(" ")
             if stamp < self._last or (stamp == self._last and line in self._at_last):
                 continue
             if stamp > self._last:
                 self._last, self._at_last = stamp, set()
             self._at_last.add(line)
-            yield said
+            found.append(said)
+        return found
 
 
 def _end(conditions: Mapping[str, Mapping[str, Any]]) -> Ended | None:

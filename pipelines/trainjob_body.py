@@ -57,16 +57,20 @@ def body(cluster: ClusterConfig, request: RunRequest, number: int) -> dict[str, 
 
 
 def _environment(cluster: ClusterConfig) -> list[dict[str, Any]]:
-    """What `pods.shape` gives a pod of Kubeflow Pipelines: plain values, the run's id, secrets by reference."""
-    plain = {"HOME": "/tmp", WORK_VARIABLE: "/tmp/sparring", **cluster.env}
+    """What `pods.shape` gives a pod of Kubeflow Pipelines: plain values, the run's id, secrets by reference.
+
+    Each name once: a secret wins over a plain value.
+    """
+    found: dict[str, dict[str, Any]] = {
+        name: {"value": value}
+        for name, value in {"HOME": "/tmp", WORK_VARIABLE: "/tmp/sparring", **cluster.env}.items()
+    }
     if run := os.environ.get(RUN_VARIABLE):
-        plain[RUN_VARIABLE] = run
-    secret = [
-        {"name": variable, "valueFrom": {"secretKeyRef": {"name": name, "key": key}}}
-        for name, keys in cluster.secrets_of("selfplay").items()
-        for key, variable in keys.items()
-    ]
-    return [*({"name": name, "value": value} for name, value in plain.items()), *secret]
+        found[RUN_VARIABLE] = {"value": run}
+    for name, keys in cluster.secrets_of("selfplay").items():
+        for key, variable in keys.items():
+            found[variable] = {"valueFrom": {"secretKeyRef": {"name": name, "key": key}}}
+    return [{"name": name, **given} for name, given in found.items()]
 
 
 def _resources(pod: PodConfig) -> dict[str, dict[str, str]]:
@@ -86,6 +90,7 @@ def _patch(cluster: ClusterConfig, pod: PodConfig) -> dict[str, Any] | None:
     volumes = [{"name": claim, "persistentVolumeClaim": {"claimName": claim}} for claim in cluster.claims]
     group = {} if cluster.run_as_group is None else {"runAsGroup": cluster.run_as_group}
     spec = {
+        "serviceAccountName": cluster.service_account,
         "securityContext": {"runAsNonRoot": True, "runAsUser": cluster.run_as_user, **group} if _other(cluster) else {},
         "imagePullSecrets": [{"name": name} for name in cluster.images.pull_secrets],
         "nodeSelector": pod.node_selector,

@@ -210,7 +210,8 @@ class ClusterConfig(Section):
         pod = self.pod(step)
         if not self.waits(step):
             return pod
-        return self.control.model_copy(update={"timeout_s": pod.timeout_s, "retries": pod.retries})
+        kept = {name: getattr(pod, name) for name in ("timeout_s", "retries", "retry_pause_s")}
+        return self.control.model_copy(update=kept)
 
     def waits(self, step: Step) -> bool:
         """Whether a step's pod has a TrainJob do the work."""

@@ -141,7 +141,7 @@ def test_why_a_job_waits_is_said_and_at_its_time_limit_it_goes(
     said: list[str] = []
     with (
         controller(kubectl, namespace, "true", lambda: None),
-        pytest.raises(ClusterError, match=r"longer than 25 s and was deleted: .*Image"),
+        pytest.raises(ClusterError, match=r"longer than 25 s, waiting: .*Image"),
     ):
         play_as_job(request, "1", said.append, Wait(limit=25.0, poll=0.5))
     assert any("waits: " in line for line in said)

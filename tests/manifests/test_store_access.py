@@ -45,7 +45,8 @@ SAMPLES = (
     *(f"rounds/000001/{step}/result.json" for step in
       ("prepare", "selfplay", "update_pool", "answer", "judge", "gate", "promote", "hold", "report")),
     *(f"ledger/000001/{step}.json" for step in ("prepare", "selfplay", "judge", "promote", "hold", "report")),
-    "ledger/000001/judge.leases/000001.json", "ledger/000001/hooks.json", "hooks/ops/000001.json",
+    "ledger/000001/judge.leases/000001.json", "ledger/000001/selfplay.job.leases/000001.json",
+    "ledger/000001/hooks.json", "hooks/ops/000001.json",
     "serving/models.champion/000001.json",
 )  # fmt: skip
 

@@ -146,10 +146,62 @@ def test_a_job_that_takes_too_long_is_removed_and_why_it_waited_is_said(trainer:
 
     trainer.plan = queued
     said: list[str] = []
-    with pytest.raises(ClusterError, match=r"longer than 1 s and was deleted: Suspended: .*cluster\.train"):
+    with pytest.raises(ClusterError, match=r"longer than 1 s, waiting: Suspended: .*selfplay\.timeout_s"):
         play_as_job(begun(tmp_path)[0], "1", said.append, Wait(limit=1.0, poll=0.05))
     assert [line for line in said if "waits: Suspended" in line] == said[1:]  # once
     assert not trainer.jobs
+
+
+def test_a_log_decides_nothing(trainer: Trainer, tmp_path: Path) -> None:
+    """It cannot be read at all, for longer than the API server may be silent; the job is followed to its end."""
+    request, store = begun(tmp_path)
+
+    def silent(job: Job) -> None:
+        job.mute = True
+        time.sleep(1.0)
+        rounds.save_result(store, 1, "selfplay", DONE)
+        job.end("Complete")
+
+    trainer.plan = silent
+    play_as_job(request, "1", lambda _: None, Wait(limit=60.0, poll=0.05, patience=0.3))
+
+
+def test_a_pod_may_print_what_it_likes(trainer: Trainer, tmp_path: Path) -> None:
+    request, store = begun(tmp_path)
+
+    def odd(job: Job) -> None:
+        job.say(b"50 % \xe2\x96")  # half a block of a progress bar
+        job.say("and no end", end=b"")
+        rounds.save_result(store, 1, "selfplay", DONE)
+        job.end("Complete")
+
+    trainer.plan = odd
+    said: list[str] = []
+    play_as_job(request, "1", said.append, QUICK)
+    assert said[1:] == ["50 % \N{REPLACEMENT CHARACTER}", "and no end"]
+
+
+def test_a_pod_that_died_after_its_result_did_its_work(trainer: Trainer, tmp_path: Path) -> None:
+    request, store = begun(tmp_path)
+
+    def late(job: Job) -> None:
+        rounds.save_result(store, 1, "selfplay", DONE)
+        job.phase, job.terminated = "Failed", {"exitCode": 1, "reason": "Error"}
+        job.end("Failed", "JobsFailed")
+
+    trainer.plan = late
+    play_as_job(request, "1", lambda _: None, QUICK)
+    assert done(store) == DONE and not trainer.jobs
+
+
+def test_a_job_that_cannot_be_asked_about_is_not_deleted(trainer: Trainer, tmp_path: Path) -> None:
+    """A step that is started again finds no API server: the training that is at work goes on."""
+    request, _ = begun(tmp_path)
+    trainer.add(body(ClusterConfig(), RunRequest.model_validate_json(request), 1))
+    trainer.errors += [500] * 1000
+    with pytest.raises(ClusterError, match="500"):
+        play_as_job(request, "1", lambda _: None, Wait(limit=60.0, poll=0.05, patience=0.5))
+    assert len(trainer.jobs) == 1
 
 
 def test_complete_without_a_result_is_no_success(trainer: Trainer, tmp_path: Path) -> None:
@@ -268,6 +320,8 @@ def test_the_job_s_pod_has_what_the_step_s_has() -> None:
     trainer = spec["trainer"]
     assert trainer["image"] == "registry.example/train:1"
     assert trainer["resourcesPerNode"]["limits"] == {"cpu": "8", "memory": "64Gi", "nvidia.com/gpu": "2"}
+    names = [one["name"] for one in trainer["env"]]
+    assert len(names) == len(set(names))
     key = {"name": "AWS_ACCESS_KEY_ID", "valueFrom": {"secretKeyRef": {"name": "store", "key": "id"}}}
     assert key in trainer["env"] and {"name": "AWS_ENDPOINT_URL", "value": "http://store:8333"} in trainer["env"]
     (job,) = spec["runtimePatches"][0]["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
@@ -299,11 +353,11 @@ def test_every_line_of_a_log_is_copied_once(gaps: list[int], data: st.DataObject
         stamps.append(now)
     lines = [f"2026-01-05T03:00:{stamp // 10:02d}.{stamp % 10}00000000Z line {i}\n" for i, stamp in enumerate(stamps)]
     log, seen, copied = _Log(), 0, []
-    log.since("pod")
     while seen < len(lines):
         until = data.draw(st.integers(seen + 1, len(lines)))
         start = data.draw(st.integers(0, seen))
         half = lines[until][:10] if until < len(lines) else ""
-        copied += list(log.new("".join(lines[start:until]) + half))
+        copied += log.new("pod", float(until), "".join(lines[start:until]) + half)
+        assert log.since("pod", until + 5.0) == 35 and log.since("other", until + 5.0) is None
         seen = until
     assert copied == [f"line {i}" for i in range(len(lines))]

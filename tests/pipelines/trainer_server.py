@@ -24,21 +24,23 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass
 class Job:
-    """A TrainJob, the state of its pod and what that printed. `gone`: it was deleted."""
+    """A TrainJob, the state of its pod and what that printed. `gone`: it was deleted; `mute`: it has no log."""
 
     body: dict[str, Any]
     conditions: list[dict[str, str]] = field(default_factory=list)
     phase: str = "Running"
     terminated: dict[str, Any] | None = None
-    lines: list[str] = field(default_factory=list)
+    lines: list[bytes] = field(default_factory=list)
+    mute: bool = False
     gone: threading.Event = field(default_factory=threading.Event)
 
     @property
     def name(self) -> str:
         return str(self.body["metadata"]["name"])
 
-    def say(self, line: str) -> None:
-        self.lines.append(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}000Z {line}\n")
+    def say(self, line: str | bytes, end: bytes = b"\n") -> None:
+        text = line if isinstance(line, bytes) else line.encode()
+        self.lines.append(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}000Z ".encode() + text + end)
 
     def end(self, kind: str, reason: str = "", message: str = "") -> None:
         self.conditions.append({"type": kind, "status": "True", "reason": reason, "message": message})
@@ -91,9 +93,9 @@ def trainer_server() -> Iterator[Trainer]:
             length = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(length)) if length else None
             status, said = (state.errors.pop(0), {}) if state.errors else _reply(state, self.command, self.path, body)
-            data = said.encode() if isinstance(said, str) else json.dumps(said).encode()
+            data = said if isinstance(said, bytes) else json.dumps(said).encode()
             self.send_response(status)
-            self.send_header("Content-Type", "text/plain" if isinstance(said, str) else "application/json")
+            self.send_header("Content-Type", "text/plain" if isinstance(said, bytes) else "application/json")
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
@@ -126,7 +128,7 @@ def _reply(state: Trainer, method: str, path: str, body: Any) -> tuple[int, Any]
         return 200, {"kind": "NodeList", "items": []}
     if parts[-1] == "log":
         job = state.jobs.get(parts[-2].removesuffix("-node-0-0-x"))
-        return (404, {}) if job is None else (200, "".join(job.lines))
+        return (404, {}) if job is None or job.mute else (200, b"".join(job.lines))
     return (200, {}) if "trainingruntimes" in parts and parts[-1] in state.runtimes else (404, {})
 
 
