@@ -43,6 +43,7 @@ def one_step(kind: str, folder: Path, rows: int, *, cache: str = "dynamic") -> f
 
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func's warning: the version is pinned
     clock, sample = Clock(), _theirs(cache) if kind == "trl" else _ours
+    ours: dict[str, Any] = {} if kind == "trl" else {"features": Features(kl=0.02)}
     with tempfile.TemporaryDirectory() as work:
         trainer = (GRPOTrainer if kind == "trl" else SelfPlayTrainer)(
             model=str(folder),
@@ -51,7 +52,7 @@ def one_step(kind: str, folder: Path, rows: int, *, cache: str = "dynamic") -> f
             train_dataset=Dataset.from_list([{"prompt": str(i)} for i in range(rows // GROUP)]),
             rollout_func=lambda _, trainer: _games(trainer.model, sample, rows, attackers=kind != "defender-only"),
             callbacks=[clock],
-            **({} if kind == "trl" else {"features": Features(kl=0.02)}),
+            **ours,
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
