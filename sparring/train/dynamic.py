@@ -22,7 +22,10 @@ def spreads(rows: Mapping[str, Sequence[Any]]) -> dict[int, float]:
 
 
 def informative(rows: Mapping[str, Sequence[Any]]) -> float | None:
-    """Share of the groups with a valid row whose rewards differ: the only ones with a gradient. None without any."""
+    """Share of the groups with a valid row whose rewards differ; None without such a group.
+
+    Where rewards are compared within groups, the others teach nothing.
+    """
     found = spreads(rows)
     return sum(spread > 0 for spread in found.values()) / len(found) if found else None
 

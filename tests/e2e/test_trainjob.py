@@ -22,6 +22,7 @@ from sparring.registry import rounds
 from sparring.store import Store
 from tests.e2e.conftest import Kubectl
 from tests.e2e.install import CONTROL, custom_kinds, until
+from tests.kubeconfig import use
 from tests.manifests.objects import MANIFESTS
 from tests.pipelines.test_trainjob import DONE, begun
 
@@ -47,8 +48,7 @@ def _as_the_runner(kubectl: Kubectl, namespace: str, tmp_path: Path, monkeypatch
     config = json.loads(kubectl("config", "view", "--raw", "--minify", "--flatten", "-o", "json"))
     token = kubectl("-n", namespace, "create", "token", "sparring-runner").strip()
     config["users"] = [{"name": config["users"][0]["name"], "user": {"token": token}}]
-    (tmp_path / "kubeconfig").write_text(json.dumps(config))
-    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubeconfig"))
+    use(config, tmp_path, monkeypatch)
 
 
 @contextlib.contextmanager

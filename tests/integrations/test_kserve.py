@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -14,24 +13,14 @@ from sparring.integrations.deliveries import Line, deliver
 from sparring.registry import serving
 from tests.integrations.conftest import promote
 from tests.integrations.receiver import Receiver
+from tests.kubeconfig import point_at
 
 
 @pytest.fixture
 def kubernetes(server: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Receiver:
     """A server that the kubeconfig names as the API server."""
     pytest.importorskip("kubernetes", reason="needs the extra pipelines")
-    context = {"name": "x", "context": {"cluster": "c", "user": "u"}}
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "x",
-        "users": [{"name": "u", "user": {}}],
-        "clusters": [{"name": "c", "cluster": {"server": server.url}}],
-        "contexts": [context],
-    }
-    (tmp_path / "kubeconfig").write_text(json.dumps(config))
-    # the client reads KUBECONFIG once, when it is imported
-    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubeconfig"))
+    point_at(server.url, tmp_path, monkeypatch)
     return server
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -33,6 +32,7 @@ from sparring.steps.entry import RunRequest
 from sparring.steps.results import PrepareResult, SelfplayResult
 from sparring.store import Store
 from tests.e2e.test_apply import without_defaults
+from tests.kubeconfig import point_at
 from tests.models import save_tiny
 from tests.pipelines.test_compile import RUN_FILE
 from tests.pipelines.trainer_server import Job, Trainer, run, trainer_server
@@ -47,16 +47,7 @@ DONE = SelfplayResult(candidate="a" * 64, warm=None, games_key="", curves_key=""
 def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trainer]:
     """An API server that the kubeconfig names."""
     with trainer_server() as found:
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "x",
-            "users": [{"name": "u", "user": {}}],
-            "clusters": [{"name": "c", "cluster": {"server": found.url}}],
-            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-        }
-        (tmp_path / "kubeconfig").write_text(json.dumps(config))
-        monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubeconfig"))
+        point_at(found.url, tmp_path, monkeypatch)
         yield found
 
 
