@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ def point_at(url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use(config, folder, monkeypatch)
 
 
-def use(config: dict[str, object], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def use(config: Mapping[str, object], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Has the kubernetes client take this configuration: it reads KUBECONFIG once, when it is imported."""
     path = folder / "kubeconfig"
     path.write_text(json.dumps(config))
