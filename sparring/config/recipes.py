@@ -10,10 +10,7 @@ Preset = Mapping[str, Mapping[str, object]]
 
 RECIPES: Final[Mapping[str, Preset]] = {
     "default": {},
-    "full": {
-        # so many steps wear more on helpful answers than the default's few: what holds them weighs more
-        "selfplay": {"steps": 60, "games": 160, "average_share": 0.25, "sft_coef": 0.1, "kl": 0.02},
-    },
+    "full": {"selfplay": {"steps": 60}},
     # Self-RedTeam (arXiv 2506.07468) at 8B: what the paper prints. Token limits and `group` are ours (docs/recipes.md).
     "selfredteam-8b": {
         "model": {"source": "mlabonne/Meta-Llama-3.1-8B-Instruct-abliterated", "precision": "bf16"},

@@ -23,8 +23,8 @@ class WarmStartConfig(Section):
     )
     attacker_share: Share = Field(0.0625, description="Share of rows that show the attacker its role.")
     refusal_share: Share = Field(0.25, description="Share of refusals among the other rows; the rest helps.")
-    examples: int = Field(330, ge=4, description="Harmful seeds that refusals are made for.")
-    helpful_examples: int = Field(700, ge=4, description="Benign seeds that the model's own answers are taken to.")
+    examples: int = Field(220, ge=4, description="Harmful seeds that refusals are made for.")
+    helpful_examples: int = Field(500, ge=4, description="Benign seeds that the model's own answers are taken to.")
 
 
 class GuardConfig(Section):
@@ -47,8 +47,8 @@ class GuardConfig(Section):
 class SelfplayConfig(PlayersConfig):
     """Self-play on TRL's GRPOTrainer: both roles are trained in one step."""
 
-    steps: int = Field(16, ge=0, description="Optimizer steps of self-play.")
-    games: int = Field(120, ge=4, description="Games a step; a multiple of `group`.")
+    steps: int = Field(22, ge=0, description="Optimizer steps of self-play.")
+    games: int = Field(160, ge=4, description="Games a step; a multiple of `group`.")
     group: int = Field(2, ge=2, description="Rows of one prompt: answers a vanilla prompt, rewrites a seed.")
     trained_share: float = Field(
         0.36,
@@ -57,15 +57,15 @@ class SelfplayConfig(PlayersConfig):
         description="Share of a step's rows that are trained on, rounded up to micro-batches: groups whose rewards "
         "differ most come first, the others teach next to nothing and cost as much (dynamic sampling). 1: all rows.",
     )
-    learning_rate: float = Field(5e-3, ge=0, description="AdamW learning rate; 0 trains nothing.")
-    warmup: Share = Field(0.1, description="Share of the steps over which the learning rate rises.")
+    learning_rate: float = Field(3e-3, ge=0, description="AdamW learning rate; 0 trains nothing.")
+    warmup: Share = Field(0.25, description="Share of the steps over which the learning rate rises.")
     average_share: Share = Field(
-        0.0,
+        0.25,
         description="Share of the steps, the last ones, whose mean weights the candidate has: single steps swing "
         "between refusing and helping. 0: the last step's weights, as with sharded ones (FSDP, DeepSpeed) always.",
     )
     kl: float = Field(
-        0.01,
+        0.02,
         ge=0,
         description="Weight of the KL penalty to the start: k1 in the reward, or k3 in the loss (`grpo`).",
     )
@@ -92,7 +92,7 @@ class SelfplayConfig(PlayersConfig):
     clip: float = Field(0.2, gt=0, lt=1, description="PPO clip range.")
     micro_batch: int = Field(16, ge=2, description="Rows a forward and backward pass; a multiple of `group`.")
     sft_coef: float = Field(
-        0.03, ge=0, description="Weight of the supervised term on benign instructions; 0 leaves it out."
+        0.1, ge=0, description="Weight of the supervised term on benign instructions; 0 leaves it out."
     )
     sft_batch: int = Field(8, ge=1, description="Supervised rows a step.")
     sft_examples: int = Field(96, ge=4, description="Benign seeds whose own answers make the supervised set.")

@@ -53,9 +53,9 @@ def test_every_recipe_is_a_sound_configuration(tmp_path: Path, name: str) -> Non
 
 
 def test_the_file_wins_over_its_recipe_and_an_override_over_the_file(tmp_path: Path) -> None:
-    path = _file(tmp_path, "recipe: full\nselfplay:\n  steps: 7\n")
+    path = _file(tmp_path, "recipe: selfredteam-8b\nselfplay:\n  steps: 7\n")
     assert load_run(path).selfplay.steps == 7
-    assert load_run(path).selfplay.games == RECIPES["full"]["selfplay"]["games"]
+    assert load_run(path).selfplay.games == RECIPES["selfredteam-8b"]["selfplay"]["games"]
     assert load_run(path, ["selfplay.steps=9", "recipe=default"]).selfplay == SelfplayConfig(steps=9)
 
 
