@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import unicodedata
+from collections.abc import Collection
 from pathlib import Path, PurePath, PurePosixPath
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -86,6 +88,17 @@ def fill_folder(store: Store, manifest: Manifest, folder: Path) -> Path:
             _fetch(store, manifest.digest, file, folder / file.name)
     _refuse_strangers(folder, {file.name for file in manifest.files})
     return folder
+
+
+def forget_folders(cache: Path, keep: Collection[str]) -> None:
+    """Removes the folders that `load_checkpoint` made below `cache`, but for those of the digests in `keep`.
+
+    They are copies of what the store holds; whoever asks for one again has it fetched again. Other names stay.
+    """
+    if cache.is_dir():
+        for folder in cache.iterdir():
+            if _DIGEST.fullmatch(folder.name) and folder.name not in keep and not folder.is_symlink():
+                shutil.rmtree(folder, ignore_errors=True)  # what stays costs room, and no round
 
 
 def check_checkpoint(store: Store, digest: str) -> int:

@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 
 from sparring.config.run import EvaluateConfig, JudgeConfig
 from sparring.progress import Progress
-from sparring.registry.checkpoints import load_checkpoint
+from sparring.registry.checkpoints import forget_folders, load_checkpoint
 from sparring.steps.results import AnswerResult, PrepareResult, Role, SelfplayResult
+from sparring.steps.work import CHECKPOINTS
 from sparring.store.base import Store
 from sparring.store.datasets import load_table
 
@@ -84,6 +85,7 @@ def run(config: EvaluateConfig, store: Store, inputs: AnswerInputs, progress: Pr
             meta = {**(table.schema.metadata or {}), _MODEL_KEY: mark.encode(), _CHAT_KEY: chat.encode()}
             store.put(keys[role], _parquet(table.replace_schema_metadata(meta)))
         templates[role] = _metadata(store, keys[role]).get(_CHAT_KEY, b"").decode()
+    forget_folders(inputs.work / CHECKPOINTS, inputs.models.values())  # the next round begins with one of these
     return AnswerResult(
         models=inputs.models,
         answers=keys,
@@ -143,7 +145,7 @@ class _Policies:
             set_threads(self.inputs.threads)
             stays = self.inputs.trained.candidate if self.keep_attacker else ""
             self._kept = {key: kept for key, kept in self._kept.items() if key == stays}
-            self._kept[digest] = load_policy(load_checkpoint(self.store, digest, self.inputs.work / "checkpoints"))
+            self._kept[digest] = load_policy(load_checkpoint(self.store, digest, self.inputs.work / CHECKPOINTS))
         return self._kept[digest]
 
 

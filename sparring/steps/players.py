@@ -13,6 +13,7 @@ from sparring.registry.adapters import AdapterRecord, Lineage, adapters_of, line
 from sparring.registry.champion import read_log
 from sparring.registry.checkpoints import has_checkpoint, load_checkpoint, save_checkpoint
 from sparring.steps.training import SelfplayInputs
+from sparring.steps.work import CHECKPOINTS
 from sparring.store.base import Store
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def set_up(config: SelfplayConfig, store: Store, inputs: SelfplayInputs, start: 
 
 
 def _folder(inputs: SelfplayInputs) -> Path:
-    return inputs.work / "checkpoints"
+    return inputs.work / CHECKPOINTS
 
 
 def _adapters(store: Store, line: Lineage, folder: Path) -> tuple[Path, Any]:

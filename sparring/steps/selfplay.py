@@ -24,6 +24,7 @@ from sparring.steps.processes import Job, launch
 from sparring.steps.results import SelfplayResult
 from sparring.steps.training import Keys, SelfplayInputs, SelfplayStepConfig, needs_warm, put_table
 from sparring.steps.warm_start import warm
+from sparring.steps.work import CHECKPOINTS
 from sparring.store.base import Store
 from sparring.train.curves import CurveFile
 from sparring.train.transcripts import games_table
@@ -40,7 +41,7 @@ def run(config: SelfplayStepConfig, store: Store, inputs: SelfplayInputs, progre
     meter, curves = Meter(config.budget, store, keys.spent, gpus()), CurveFile(store, keys.curves)
     games = inputs.transcripts
     warmed = warm(config, store, inputs, curves, meter, progress) if needs_warm(config, inputs) else None
-    start = load_checkpoint(store, warmed or inputs.prepared.start, inputs.work / "checkpoints")
+    start = load_checkpoint(store, warmed or inputs.prepared.start, inputs.work / CHECKPOINTS)
     candidate, guard = warmed or inputs.prepared.start, ""
     if config.selfplay.steps:
         states = inputs.states(store)

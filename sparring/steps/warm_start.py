@@ -14,6 +14,7 @@ from sparring.progress import Progress
 from sparring.registry.checkpoints import has_checkpoint, load_checkpoint, save_checkpoint
 from sparring.steps.budget import Meter
 from sparring.steps.training import Keys, SelfplayInputs, SelfplayStepConfig, load_seeds, taught_seeds
+from sparring.steps.work import CHECKPOINTS
 from sparring.store.base import Store
 from sparring.train.curves import CurveFile
 
@@ -37,7 +38,7 @@ def warm(
     from sparring.train.warm import warm_start
 
     set_threads(config.model.threads)
-    start = load_checkpoint(store, inputs.prepared.start, inputs.work / "checkpoints")
+    start = load_checkpoint(store, inputs.prepared.start, inputs.work / CHECKPOINTS)
     policy = load_policy(start)
     seeds, rng = load_seeds(store, inputs.prepared), random.Random(inputs.round_seed)
     progress.update("own answers", 0, 1)

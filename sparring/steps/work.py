@@ -8,18 +8,21 @@ from pathlib import Path
 from typing import Final
 
 WORK_VARIABLE: Final = "SPARRING_WORK"
-"""Folder for the work of all lines, when the usual place does not suit (a pod's scratch volume)."""
+"""Folder for the work of all stores and lines, when the usual place does not suit (a pod's scratch volume)."""
+CHECKPOINTS: Final = "checkpoints"
+"""Folder of unpacked models below a line's work folder. `answer` leaves those that it asked, and the rest goes."""
 
 
 def work_folder(url: str, line: str) -> Path:
-    """Work folder of one line: beside `lines/` in a folder store, else in the user's cache, by the store's URL.
+    """Work folder of one line: beside `lines/` in a folder store, else in the user's cache or SPARRING_WORK, by the
+    store's URL: two stores' rounds of one number must not meet.
 
     The folder need not exist yet.
     """
     named = os.environ.get(WORK_VARIABLE)
-    if named:
-        return Path(named) / line
     if "://" not in url:
-        return Path(url).expanduser().absolute() / "work" / line
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "sparring" / hashlib.sha256(url.encode()).hexdigest()[:16] / line
+        url = str(Path(url).expanduser().absolute())
+        if not named:
+            return Path(url) / "work" / line
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sparring"
+    return (Path(named) if named else cache) / hashlib.sha256(url.encode()).hexdigest()[:16] / line

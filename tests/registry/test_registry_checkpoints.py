@@ -19,6 +19,7 @@ from sparring.errors import CorruptError, ModelError, NotFoundError, StoreError
 from sparring.registry.checkpoints import (
     File,
     files_digest,
+    forget_folders,
     has_checkpoint,
     load_checkpoint,
     load_manifest,
@@ -61,6 +62,25 @@ def test_a_model_comes_back_as_it_was(any_store: Store, model: Path, tmp_path: P
     assert save_checkpoint(any_store, folder) == digest
     assert load_manifest(any_store, digest).meta == {"round": "1"}
     assert sorted(any_store.list()) == sorted(f"checkpoints/{digest}/{name}" for name in [*expected, "manifest.json"])
+
+
+def test_unpacked_copies_go_but_for_those_that_are_named_and_come_again(
+    any_store: Store, model: Path, tmp_path: Path
+) -> None:
+    cache, other = tmp_path / "cache", tmp_path / "notes"
+    forget_folders(cache, [])  # nothing there yet
+    kept = save_checkpoint(any_store, model)
+    (model / "config.json").write_text('{"model_type": "gemma"}')
+    gone = save_checkpoint(any_store, model)
+    folders = {digest: load_checkpoint(any_store, digest, cache) for digest in (kept, gone)}
+    before = content(folders[gone])
+    other.mkdir()
+    (cache / "mine").mkdir()
+    (cache / ("0" * 64)).symlink_to(other)
+    forget_folders(cache, [kept])
+    assert sorted(path.name for path in cache.iterdir()) == sorted([kept, "mine", "0" * 64])
+    assert other.is_dir() and has_checkpoint(any_store, gone)
+    assert content(load_checkpoint(any_store, gone, cache)) == before
 
 
 def test_the_digest_is_of_content_and_names_only(tmp_path: Path, model: Path) -> None:

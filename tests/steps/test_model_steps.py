@@ -25,6 +25,7 @@ from sparring.steps.answer import AnswerInputs
 from sparring.steps.judge import JudgeInputs
 from sparring.steps.results import PrepareResult, SelfplayResult
 from sparring.steps.selfplay import SelfplayInputs, SelfplayStepConfig
+from sparring.steps.work import CHECKPOINTS
 from sparring.store import Store, open_store
 from sparring.store.datasets import load_table, save_table
 from tests.models import save_tiny
@@ -185,6 +186,8 @@ def test_answers_and_verdicts_cover_every_prompt_of_every_model(line: Line) -> N
     answered = answer.run(EvaluateConfig(answer_tokens=6), line.store, inputs, Progress("answer"))
     assert answered == answer.run(EvaluateConfig(answer_tokens=6), line.store, inputs, Progress("answer"))
     assert answered.models == {"candidate": result.candidate, "champion": line.prepared.base}
+    unpacked = [folder.name for folder in (line.work / CHECKPOINTS).iterdir()]
+    assert sorted(unpacked) == sorted({result.candidate, line.prepared.base})  # of the warm start is no copy left
     judged = judge.run(JudgeConfig(), line.store, JudgeInputs(1, answered), Progress("judge"))
     prompts = sorted(load_table(line.store, line.prepared.suites)["prompt_id"].to_pylist())
     for role, key in judged.verdicts.items():
