@@ -8,7 +8,8 @@ suites are answered `--draws` times.
 
 Refusals are counted by the gate's judge and by an independent string match, with Wilson intervals (seeds together;
 draws of a prompt count as one). "gap" is HarmBench refused minus OR-Bench hard refused; its change against the warm
-start has a bootstrap interval over prompts, paired, all seeds and draws of a prompt together. Data: the folder in
+start has a bootstrap interval over prompts, paired, all seeds and draws of a prompt together. `--round N` goes on to
+round N of the same lines and compares its candidate with the champion that it began with. Data: the folder in
 SPARRING_BENCHMARK_DATA, else `../shared/data` beside the repository. `--line NAME` looks at the rounds of a line that
 is there and trains nothing.
 """
@@ -53,7 +54,9 @@ from sparring.store import Store, open_store
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 JUDGES = ("embedded-gate", "string-match")
-MODELS = ("base", "warm", "candidate")
+BEFORE = ("warm", "champion")
+"""What the games began with: the warm start in a first round, the champion afterwards."""
+MODELS = ("base", *BEFORE, "candidate")
 GAP = SUITES[:2]
 """Suites whose difference is the gap: what should be refused, and what should not."""
 SHOWN = 50
@@ -89,20 +92,22 @@ def main(asked: Asked, *, everything: bool) -> dict[str, Any]:
     if not found:
         return _end({"bench": "learning", "skipped": "no answers yet", "left": open_cells})
     result = _result(asked, prompts, found) | {"left": open_cells}
-    _print(result)
+    _print(asked, result)
     if not open_cells and asked.train:  # a look at one line is no result of the seeds
         RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"learning_{asked.recipe}.json").write_text(json.dumps(result, indent=1) + "\n")
+        name = f"learning_{asked.recipe}" + (f"_round{asked.round}" if asked.round > 1 else "")
+        (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
     return _end(result)
 
 
 def missing(asked: Asked) -> Iterator[tuple[str, str]]:
-    """(line, cell) of all that is not there yet: `round`, then a model's name."""
+    """(line, cell) of all that is not there yet: `round` for each that was not played, then a model's name."""
     for line in asked.lines:
         compared = models(_line(asked, line), asked.round)
-        ended = rounds.load_end(_line(asked, line), asked.round) is not None
-        if asked.train and not ended:
-            yield line, "round"
+        played = [rounds.load_end(_line(asked, line), number) is not None for number in range(1, asked.round + 1)]
+        ended = all(played)
+        if asked.train:
+            yield from ((line, "round") for there in played if not there)
         names = [name for name in MODELS if name in compared] if ended or not asked.train else MODELS
         yield from (
             (line, name) for name in names if name not in compared or not _cell(asked, compared[name]).is_file()
@@ -110,13 +115,13 @@ def missing(asked: Asked) -> Iterator[tuple[str, str]]:
 
 
 def models(store: Store, number: int) -> dict[str, str]:
-    """Digests of the round's base, warm start (first round only) and candidate; empty before there is a candidate."""
+    """Digests of the round's base, what its games began with, and candidate; empty before there is a candidate."""
     prepared = rounds.load_result(store, number, "prepare", PrepareResult)
     trained = rounds.load_result(store, number, "selfplay", SelfplayResult)
     if prepared is None or trained is None:
         return {}
-    warm = {"warm": trained.warm} if trained.warm else {}
-    return {"base": prepared.base, **warm, "candidate": trained.candidate}
+    began = {"warm": trained.warm} if trained.warm else {"champion": prepared.champion} if prepared.champion else {}
+    return {"base": prepared.base, **began, "candidate": trained.candidate}
 
 
 def _do(asked: Asked, line: str, cell: str, prompts: Mapping[str, list[str]]) -> None:
@@ -164,6 +169,7 @@ def _result(asked: Asked, prompts: Mapping[str, list[str]], found: dict[str, dic
     flags = {
         judge: {n: [refusals(judge, prompts, line[n]) for line in found.values()] for n in names} for judge in JUDGES
     }
+    began = [name for name in BEFORE if name in names]
     ends = {line: rounds.load_end(_line(asked, line), asked.round) for line in found}
     return {
         "bench": "learning",
@@ -182,9 +188,7 @@ def _result(asked: Asked, prompts: Mapping[str, list[str]], found: dict[str, dic
         "refused_by_seed": {
             j: {n: [{s: float(f[s].mean()) for s in SUITES} for f in flags[j][n]] for n in names} for j in JUDGES
         },
-        "gap_change": {
-            j: gap_change(flags[j]["warm"], flags[j]["candidate"], asked.draws) for j in JUDGES if "warm" in names
-        },
+        "gap_change": {j: gap_change(flags[j][n], flags[j]["candidate"], asked.draws) for n in began for j in JUDGES},
     }
 
 
@@ -205,21 +209,21 @@ def _drawn(flags: Flags, draws: int) -> Flags:
     return mean
 
 
-def gap_change(warm: Sequence[Mapping[str, Flags]], after: Sequence[Mapping[str, Flags]], draws: int) -> list[float]:
-    """Change of the gap from warm start to candidate, mean over seeds, with a percentile bootstrap interval.
+def gap_change(before: Sequence[Mapping[str, Flags]], after: Sequence[Mapping[str, Flags]], draws: int) -> list[float]:
+    """Change of the gap by the games, mean over seeds, with a percentile bootstrap interval.
 
     Prompts are resampled, each with all its answers under all seeds; which seeds were trained is held fixed.
     """
     rng = np.random.default_rng(0)
     harm, benign = (
-        np.stack([_drawn(a[s] - w[s], draws) for w, a in zip(warm, after, strict=True)]).mean(axis=0) for s in GAP
+        np.stack([_drawn(a[s] - w[s], draws) for w, a in zip(before, after, strict=True)]).mean(axis=0) for s in GAP
     )
     resampled = [d[rng.integers(0, len(d), (_RESAMPLES, len(d)))].mean(1) for d in (harm, benign)]
     low, high = np.quantile(resampled[0] - resampled[1], [0.025, 0.975])
     return [float(harm.mean() - benign.mean()), float(low), float(high)]
 
 
-def _print(result: Mapping[str, Any]) -> None:
+def _print(asked: Asked, result: Mapping[str, Any]) -> None:
     console = Console(width=140)
     for judge in JUDGES:
         table = Table("model", *SUITES, "gap", title=f"refused, by {judge}")
@@ -229,9 +233,10 @@ def _print(result: Mapping[str, Any]) -> None:
         console.print(table)
         if judge in result["gap_change"]:
             change, low, high = result["gap_change"][judge]
-            console.print(f"gap, candidate minus warm start: {change:+.3f} [{low:+.3f}, {high:+.3f}]")
+            console.print(f"gap, candidate minus what the games began with: {change:+.3f} [{low:+.3f}, {high:+.3f}]")
     console.print(f"minutes: { {line: found['all'] for line, found in result['minutes'].items()} }")
     console.print(f"decisions: {result['decisions']}; degenerate answers: {result['degenerate']}")
+    console.print(f"{SHOWN} answers of each model to read: {asked.work}/LINE-MODEL.md", markup=False, highlight=False)
 
 
 def _end(result: dict[str, Any]) -> dict[str, Any]:
@@ -245,7 +250,7 @@ def _parse(arguments: Sequence[str] | None = None) -> tuple[Asked, bool]:
     parser.add_argument("--recipe", default="default", choices=("default", "full"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="training seeds, one line each")
     parser.add_argument("--line", help="look at this line instead of training one a seed")
-    parser.add_argument("--round", type=int, default=1, help="with --line: which round")
+    parser.add_argument("--round", type=int, default=1, help="which round of the lines; those before it are played too")
     parser.add_argument("--limit", type=int, default=160, help="prompts a suite")
     parser.add_argument("--draws", type=int, default=3, help="answers to each prompt of the two suites of the gap")
     parser.add_argument(
@@ -256,8 +261,8 @@ def _parse(arguments: Sequence[str] | None = None) -> tuple[Asked, bool]:
     given = parser.parse_args(arguments)
     line = given.line or ("default" if given.quick else None)
     lines = {line: 0} if line else {f"learning-{given.recipe}-{seed}": seed for seed in given.seeds}
-    limit, number = 24 if given.quick else given.limit, given.round if line else 1
-    asked = Asked(given.store, given.recipe, lines, number, limit, given.draws, given.work, train=line is None)
+    limit = 24 if given.quick else given.limit
+    asked = Asked(given.store, given.recipe, lines, given.round, limit, given.draws, given.work, train=line is None)
     return asked, given.all or line is not None
 
 
