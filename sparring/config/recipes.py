@@ -10,7 +10,11 @@ Preset = Mapping[str, Mapping[str, object]]
 
 RECIPES: Final[Mapping[str, Preset]] = {
     "default": {},
-    "full": {"selfplay": {"steps": 60}},
+    "full": {
+        # as measured (docs/measured.md): so many steps settle by themselves at the higher rate
+        "warm_start": {"examples": 330, "helpful_examples": 700},
+        "selfplay": {"steps": 60, "learning_rate": 5e-3, "warmup": 0.1},
+    },
     # Self-RedTeam (arXiv 2506.07468) at 8B: what the paper prints. Token limits and `group` are ours (docs/recipes.md).
     "selfredteam-8b": {
         "model": {"source": "mlabonne/Meta-Llama-3.1-8B-Instruct-abliterated", "precision": "bf16"},
