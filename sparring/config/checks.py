@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from sparring.config.hooks import secrets_of
 from sparring.config.judges import JudgeConfig, judge_problem
 from sparring.config.run import DataConfig, ReplayConfig, RunConfig, SelfplayConfig
 
@@ -32,6 +33,7 @@ def _problems(config: RunConfig) -> Iterator[Problem]:
     yield from _suites(config.data)
     yield from _judges(config.judge)
     yield from _scored(config)
+    yield from _secrets(config)
 
 
 def _multiples(selfplay: SelfplayConfig) -> Iterator[Problem]:
@@ -80,9 +82,9 @@ def _players(config: RunConfig) -> Iterator[Problem]:
         yield Problem(("selfplay", "opponent"), text)
     if selfplay.rollouts == "vllm_server" and not selfplay.vllm.server:
         yield Problem(("selfplay", "vllm", "server"), "selfplay.rollouts = vllm_server needs selfplay.vllm.server")
-    if selfplay.rollouts.startswith("vllm") and config.game.temperature != 1:
-        text = f"selfplay.rollouts = {selfplay.rollouts} needs game.temperature = 1, not {config.game.temperature:g}"
-        yield Problem(("game", "temperature"), f"{text}: vLLM tells log-probabilities at the sampling temperature")
+    if selfplay.steps and config.game.temperature != 1:
+        text = f"games that train need game.temperature = 1, not {config.game.temperature:g}"
+        yield Problem(("game", "temperature"), f"{text}: the gradient is that of the policy at temperature 1")
     if selfplay.adapters != "none" and (head := [t for t in selfplay.lora.targets if t.endswith("lm_head")]):
         text = f"selfplay.lora.targets must not name {head[0]}: log-probabilities are computed from its plain weights"
         yield Problem(("selfplay", "lora", "targets"), text)
@@ -132,6 +134,16 @@ def _suites(data: DataConfig) -> Iterator[Problem]:
 def _judges(judge: JudgeConfig) -> Iterator[Problem]:
     if found := judge_problem(judge):
         yield Problem(*found)
+
+
+def _secrets(config: RunConfig) -> Iterator[Problem]:
+    """What a judge or hook takes from its environment as a secret would stand in the pipeline's specification."""
+    endpoints = config.judge.endpoints.values()
+    names = {name for one in endpoints for name in (one.api_key_env, *one.headers_env.values()) if name}
+    names |= {secret.env for hook in config.hooks for secret in secrets_of(hook) if secret.env}
+    if found := sorted(names & set(config.cluster.env)):
+        text = f"cluster.env holds {found[0]}, which a judge or hook takes as a secret: name it under cluster.secrets"
+        yield Problem(("cluster", "env", found[0]), text)
 
 
 def _scored(config: RunConfig) -> Iterator[Problem]:

@@ -42,7 +42,9 @@ class GameConfig(Section):
     attack_tokens: int = Field(32, ge=4, le=1024, description="Most tokens of an attack.")
     answer_tokens: int = Field(16, ge=4, le=1024, description="Most tokens of an answer.")
     max_prompt_tokens: int = Field(160, ge=32, description="Longer prompts are cut so that the chat header survives.")
-    temperature: float = Field(1.0, gt=0, le=2, description="Sampling temperature of both roles.")
+    temperature: float = Field(
+        1.0, gt=0, le=2, description="Sampling temperature of both roles; 1 where steps are trained."
+    )
     reward: str = Field(
         "general_sum_guarded",
         description="Reward form: `general_sum_guarded` (pays nothing for label drift), `general_sum`, `zero_sum`, "

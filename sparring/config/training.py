@@ -30,7 +30,12 @@ class WarmStartConfig(Section):
 class GuardConfig(Section):
     """Limits past which a training is stopped; its round ends in hold, with the reason. Not given: only reported."""
 
-    max_kl: float | None = Field(2.0, gt=0, description="Mean KL to the start at sampling, nats a token.")
+    max_kl: float | None = Field(
+        2.0,
+        gt=0,
+        description="Mean KL to the start (`per_role`: to the line's base) at sampling, nats a token; with "
+        "`selfplay.kl: 0` it is not measured.",
+    )
     min_entropy: float | None = Field(0.02, ge=0, description="Mean entropy of the policy, nats a token.")
     max_degenerate: Share | None = Field(0.8, description="Share of attacks and answers that loop or are no text.")
     max_judge_disagreement: Share | None = Field(
@@ -89,7 +94,12 @@ class SelfplayConfig(PlayersConfig):
         description="Weight of each token of an answer in the policy's gradient against the one before it: whether to "
         "help is said first. 1: all alike, as with chain of thought always.",
     )
-    clip: float = Field(0.2, gt=0, lt=1, description="PPO clip range.")
+    clip: float = Field(
+        0.2,
+        gt=0,
+        lt=1,
+        description="PPO clip range. A step's games make one update, whose ratio is 1: none is clipped.",
+    )
     micro_batch: int = Field(16, ge=2, description="Rows a forward and backward pass; a multiple of `group`.")
     sft_coef: float = Field(
         0.1, ge=0, description="Weight of the supervised term on benign instructions; 0 leaves it out."

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 Label = Literal["harmful", "benign"]
+LABELS: Final[tuple[Label, ...]] = ("harmful", "benign")
 Kind = Literal["generated", "vanilla", "replayed"]
+
+BROKEN_ATTACK: Final = "attack broke the format"
+BROKEN_ANSWER: Final = "answer broke the format"
+"""Reasons of games in which a role broke the format of the chain of thought."""
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,7 @@ class Schedule:
             label: [s for s in seeds if s.label == label] for label in ("harmful", "benign")
         }
         self._replays, self._plan, self._harmful, self._seed = list(replays), plan, harmful_share, seed
+        self._orders: dict[str, tuple[int, list[int]]] = {}
 
     def slots(self, step: int) -> list[Slot]:
         """All slots of a step: vanilla, then generated, then replayed."""
@@ -91,6 +92,13 @@ class Schedule:
 
     def _nth(self, items: Sequence[Item], nth: int, name: str) -> Item:
         epoch, offset = divmod(nth, len(items))
-        order = list(range(len(items)))
-        random.Random(f"{self._seed}/{name}/{epoch}").shuffle(order)
-        return items[order[offset]]
+        return items[self._order(name, epoch, len(items))[offset]]
+
+    def _order(self, name: str, epoch: int, count: int) -> list[int]:
+        """Kept for the newest epoch of each name: a step asks for many places of it."""
+        kept = self._orders.get(name)
+        if kept is None or kept[0] != epoch:
+            kept = (epoch, list(range(count)))
+            random.Random(f"{self._seed}/{name}/{epoch}").shuffle(kept[1])
+            self._orders[name] = kept
+        return kept[1]

@@ -118,13 +118,15 @@ def _session(
             hint="raise game.generated_share or selfplay.games",
         )
     judge = load_reward_judge(config.judge, store)
+    if config.selfplay.processes > 1:
+        judge = SharedJudge(judge)
     fresh = untaught_seeds(seeds, config.warm_start, inputs.round_seed) if needs_warm(config, inputs) else seeds
     schedule = Schedule(fresh, replays, plan, config.game.harmful_share, inputs.round_seed)
     player = GamePlayer(
         config.game,
         schedule,
         policy.chat,
-        SharedJudge(judge) if config.selfplay.processes > 1 else judge,
+        judge,
         default_embedder(),
         group=config.selfplay.group,
         answers=config.selfplay.answers_per_attack,
@@ -162,6 +164,8 @@ def _lessons(
     chat = policy.chat if config.game.cot else policy.chat.mode(False)
     lessons = distil(policy.model, chat, judge, chosen, config.game, inputs.round_seed)
     progress.update("supervised set", 1, 1, f"{len(lessons)} helpful")
+    if not lessons:
+        log.warning("none of %d own answers is helpful: there is no supervised term (selfplay.sft_coef)", len(chosen))
     return lessons
 
 
@@ -169,6 +173,7 @@ def _audit(config: SelfplayStepConfig, store: Store, seed: int) -> Any:
     """The look at the gate's judge; None where it is not asked for, or where this machine cannot ask it."""
     from sparring.judge import load_gate_judge
     from sparring.train.audit import Audit
+    from sparring.train.ranks import SharedJudge
 
     if not config.game.audit_games:
         return None
@@ -177,7 +182,7 @@ def _audit(config: SelfplayStepConfig, store: Store, seed: int) -> Any:
     except ConfigError as error:  # as a pod for training that lacks the gate judge's secret
         log.warning("the judges' disagreement is not measured: %s", error)
         return None
-    return Audit(judge, config.game.audit_games, seed)
+    return Audit(SharedJudge(judge) if config.selfplay.processes > 1 else judge, config.game.audit_games, seed)
 
 
 def training_rows(plan: Composition, selfplay: SelfplayConfig, turns: int = 1) -> int:

@@ -77,8 +77,8 @@ def reinforce_pp(
 
     With `group` (B,) each group's mean is the baseline; deviations stay those of the role over the whole batch.
 
-    Each row is divided by its length over the mean length of its role's valid rows, so that the token-mean loss
-    weighs every game alike.
+    Each row is divided by its length over the mean length of all valid rows, so that the token-mean loss weighs every
+    game alike.
     """
     returns = reward.clamp(-REWARD_CLIP, REWARD_CLIP)[:, None] * mask
     if reference is not None and beta > 0:

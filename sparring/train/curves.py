@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from sparring.errors import CorruptError
-from sparring.game.records import Game
+from sparring.game.records import BROKEN_ANSWER, BROKEN_ATTACK, Game
 from sparring.judge.text import degenerate
 from sparring.store.base import Store
 
@@ -38,11 +38,12 @@ def step_curve(
 
 
 def _texts(games: Iterable[Game]) -> Iterable[str]:
-    """What the policy wrote: attacks and answers."""
+    """What the policy wrote: attacks and answers. What broke the form is paid for that, and has no text."""
     for game in games:
-        if game.kind == "generated":
+        if game.kind == "generated" and game.reason != BROKEN_ATTACK:
             yield game.attack
-        yield game.answer
+        if game.reason not in (BROKEN_ATTACK, BROKEN_ANSWER):
+            yield game.answer
 
 
 def _spread(rewards: Iterable[float | None]) -> float | None:

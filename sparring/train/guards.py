@@ -70,7 +70,7 @@ def _limits(guards: GuardConfig) -> list[tuple[str, str, str, Callable[[float, f
 
 
 def _flat(lines: Sequence[Line], config: SelfplayConfig) -> str:
-    """A trained role whose rewards were all equal for `flat_steps` steps in a row."""
+    """For `flat_steps` steps in a row all rewards of a trained role were equal, or those of each group."""
     most = config.guards.flat_steps
     for role, trained in (("attacker", config.train_attacker), ("defender", config.train_defender)):
         recent = [line[f"{role}_spread"] for line in lines[-(most or 0) :] if f"{role}_spread" in line]
@@ -79,4 +79,15 @@ def _flat(lines: Sequence[Line], config: SelfplayConfig) -> str:
                 f"step {lines[-1]['step']:g}: all rewards of the {role} were equal for {most} steps "
                 "(selfplay.guards.flat_steps)"
             )
+    recent = [line["informative"] for line in lines[-(most or 0) :] if "informative" in line]
+    if most and compares_groups(config) and len(recent) == most and not any(recent):
+        return (
+            f"step {lines[-1]['step']:g}: within every group rewards were equal for {most} steps: nothing is learnt "
+            "(selfplay.guards.flat_steps)"
+        )
     return ""
+
+
+def compares_groups(config: SelfplayConfig) -> bool:
+    """Whether a row's reward counts against its group's alone, so that groups paid alike teach nothing."""
+    return config.estimator == "grpo" or config.baseline == "group"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from sparring.config.run import GameConfig
 from sparring.embedding import Embedder
-from sparring.game.records import Game
+from sparring.game.records import BROKEN_ANSWER, BROKEN_ATTACK, Game
 from sparring.game.rewards import BROKEN, Outcome, Rewards, load_form, with_format
 from sparring.game.schedule import Schedule
 from sparring.judge.protocol import Judge, JudgeCase, Verdict
@@ -16,7 +16,7 @@ from sparring.policy.chat import ChatEncoder
 from sparring.replay.identity import attack_id
 from sparring.train.audit import Audit
 from sparring.train.roles import DEFENDER, Roles
-from sparring.train.talk import BROKEN_ANSWER, BROKEN_ATTACK, Side, Table, Talk, seated
+from sparring.train.talk import Side, Table, Talk, seated
 
 __all__ = ["GamePlayer", "Played", "Side"]
 

@@ -6,7 +6,7 @@ import logging
 import os
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from sparring.train.dynamic import chosen, informative
 from sparring.train.guards import Line
 from sparring.train.league import Opponents, rest_opponents
 from sparring.train.players import Players, trainer_of
-from sparring.train.ranks import check_world, mine, padded
+from sparring.train.ranks import check_world, mine, padded, the_firsts
 from sparring.train.roles import ATTACKER, DEFENDER, Begun
 from sparring.train.rollout import GamePlayer
 from sparring.train.rows import rollout_rows
@@ -84,7 +84,6 @@ def train(session: Session, rows: int, on_step: OnStep) -> Any:
             group_baseline=session.config.baseline == "group",
             answer_decay=1.0 if session.player.game.cot else session.config.answer_decay,
             sft_coef=session.config.sft_coef,
-            sft=_lesson_plan(session, watch),
         ),
         average=average,
         callbacks=[watch],
@@ -94,6 +93,8 @@ def train(session: Session, rows: int, on_step: OnStep) -> Any:
         log.warning("selfplay.average_share is left out: the weights are sharded")
         average.off = True
     check_world(session.config.processes, trainer.accelerator.num_processes)
+    session = replace(session, lessons=the_firsts(session.lessons))
+    trainer.features = replace(trainer.features, sft=_lesson_plan(session, watch))
     trainer.remove_callback(PrinterCallback)
     try:
         found = newest_state(session.work)

@@ -21,6 +21,7 @@ from sparring.game.prompts import (
     playable,
     split_turns,
 )
+from sparring.game.records import BROKEN_ATTACK, LABELS
 from sparring.game.schedule import Slot
 from sparring.policy.chat import ChatEncoder, fits
 from sparring.policy.generate import Sampled
@@ -28,8 +29,6 @@ from sparring.policy.turns import Conversation, TurnEncoder
 from sparring.train.roles import ATTACKER, DEFENDER, Roles
 
 WORDLESS: Final = "attack without words"
-BROKEN_ATTACK: Final = "attack broke the format"
-BROKEN_ANSWER: Final = "answer broke the format"
 _TURN_STREAM: Final = 1_000_000_007
 """Between the random streams of two turns: more than there are steps."""
 _FEWEST: Final = 8
@@ -97,15 +96,28 @@ class Table:
             f"prompts of {self.room} tokens (game.max_prompt_tokens and, with thoughts, the role text) and what is "
             "written behind them",
         )
-        alone = self._attacker.encode(
-            [attacker_prompt("", label, self.game.cot) for label in ("harmful", "benign")], 9**9
-        )
-        if (most := max(map(len, alone))) + _FEWEST > self.room:
+        if (most := self._longest_role()) + _FEWEST > self.room:
+            so_far = f", with {self.game.turns - 1} turns and answers before," if self.game.turns > 1 else ""
             raise ModelError(
                 f"game.max_prompt_tokens {self.game.max_prompt_tokens} leaves no room for a seed: the attacker's role "
-                f"prompt alone takes {most} tokens",
+                f"prompt alone{so_far} takes {most} tokens",
                 hint=f"set it to {self.game.max_prompt_tokens + most + _FEWEST - self.room} or more",
             )
+
+    def _longest_role(self) -> int:
+        """Tokens of the attacker's last prompt without a seed, when every turn and answer before is as long as may be.
+
+        A prompt is cut at its end, where the newest answer and what is asked stand.
+        """
+        before, cot = self.game.turns - 1, self.game.cot
+        prompts = [
+            next_turn_prompt("", label, [""] * before, [""] * before, cot)
+            if before
+            else attacker_prompt("", label, cot)
+            for label in LABELS
+        ]
+        alone = max(map(len, self._attacker.encode(prompts, 9**9)))
+        return alone + before * (self.game.attack_tokens + self.game.answer_tokens)
 
     def attacks(self, roles: Roles, talks: Sequence[Talk], step: int) -> Side:
         """The attackers write every turn of `talks`, and hear the answer to each but the last."""

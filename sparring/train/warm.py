@@ -12,6 +12,7 @@ both answers likely where they belong, and leaves the rest of the model as it is
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -25,6 +26,7 @@ from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from sparring.config.run import WarmStartConfig
+from sparring.errors import TrainingError
 from sparring.policy.products import FastProducts
 from sparring.train.adapters import span
 from sparring.train.supervised import Example, collate
@@ -51,6 +53,15 @@ class _Lessons(Trainer):
 
     def _get_train_sampler(self, *_: Any) -> None:
         return None
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if not math.isfinite(norm):
+            raise TrainingError(
+                f"warm start, step {self.state.global_step + 1}: the loss or its gradient is not finite",
+                hint="lower warm_start.learning_rate; nothing was stored",
+            )
+        return norm
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -94,7 +105,8 @@ def warm_start(
 ) -> None:
     """Trains `model` in place, one optimizer step a batch; `on_step(step, logs)` after each. `bf16`: autocast.
 
-    `stop` is asked after each step; True ends the training there.
+    `stop` is asked after each step; True ends the training there. Raises TrainingError for a gradient that is
+    not finite.
     """
     micro = next(m for m in range(min(_MICRO, config.batch), 0, -1) if config.batch % m == 0)
     rows = [row for batch in batches for row in batch]

@@ -51,7 +51,10 @@ class Watch(TrainerCallback):
         self._began = self._kept = time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Raises TrainingStopped where the state that is taken up is one at which a guard had tripped."""
         self._lines = [line for line in self._lines if line["step"] <= state.global_step]
+        if why := tripped(self._lines, self.config):
+            raise TrainingStopped(why)
         if self._keep and (self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled):
             log.warning("sharded training states stay in the work folder: no other machine can go on from them")
             self._keep = None

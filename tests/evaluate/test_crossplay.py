@@ -21,9 +21,9 @@ from sparring.evaluate.crossplay import (
     put_crossplay,
     read_crossplay,
 )
-from sparring.game.records import Game
+from sparring.game.records import BROKEN_ANSWER, BROKEN_ATTACK, Game
 from sparring.store import open_store
-from sparring.train.talk import BROKEN_ANSWER, BROKEN_ATTACK, WORDLESS
+from sparring.train.talk import WORDLESS
 
 GAME = Game(
     round=1, step=0, game=0, kind="generated", seed_id="s", seed="s", label="harmful", behavior="b", attack_id="a",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,10 @@ def main(model: str, work: str, out: str, processes: int, changes: dict[str, Any
     SelfPlayTrainer._get_grad_norm = kept  # type: ignore[method-assign]
     policy = load_policy(Path(model))
     given = session(policy, Path(model), Path(work), config, SharedJudge(KeywordJudge()))
-    trained = train(given, rows, lambda step, games, curve: lines.append(curve))
     rank = os.environ.get("RANK", "0")
+    if rank != "0":  # as when this process' judge timed out: what is taught is the first's
+        given = replace(given, lessons=given.lessons[:1])
+    trained = train(given, rows, lambda step, games, curve: lines.append(curve))
     torch.save({**{n: p.detach() for n, p in trained.named_parameters()}, **gradients}, f"{out}.{rank}.pt")
     if rank == "0":
         Path(f"{out}.json").write_text(json.dumps(lines))

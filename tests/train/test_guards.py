@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from sparring.config.run import SelfplayConfig
 from sparring.config.training import GuardConfig
 from sparring.errors import TrainingStopped
-from sparring.game.records import Game
+from sparring.game.records import BROKEN_ANSWER, Game
 from sparring.policy.load import Policy, load_policy
+from sparring.train.curves import step_curve
 from sparring.train.guards import too_void, tripped
 from sparring.train.session import train
+from sparring.train.states import newest_state
 from tests.train.small import SMALL, VoidJudge, session, weights
 
 NUMBERS = {"kl": 5.0, "entropy": 0.001, "looping": 0.95, "judge_disagreement": 0.9}
@@ -67,6 +69,24 @@ def test_equal_rewards_stop_a_role_that_learns(role: str) -> None:
     assert tripped(flat[:4], SelfplayConfig(guards=guards)) == ""
     frozen = SelfplayConfig.model_validate({f"train_{role}": False, "guards": guards})
     assert tripped(flat, frozen) == ""
+
+
+def test_groups_that_are_all_paid_alike_teach_nothing() -> None:
+    flat, guards = lines(*[{"informative": 0.0}] * 5), GuardConfig(flat_steps=5)
+    assert "within every group rewards were equal for 5 steps" in tripped(flat, SelfplayConfig(guards=guards))
+    assert "within every group" in tripped(flat, SelfplayConfig(guards=guards, estimator="grpo", baseline="batch"))
+    assert tripped(flat[:4], SelfplayConfig(guards=guards)) == ""
+    assert tripped([*flat[:4], *lines({"informative": 0.01})], SelfplayConfig(guards=guards)) == ""
+    assert tripped(flat, SelfplayConfig(guards=guards, baseline="batch", trained_share=1.0)) == ""
+
+
+def test_what_broke_the_form_has_no_text_that_could_loop() -> None:
+    """Chain of thought: at first hardly any answer keeps the form, and being paid for it is how it is learnt."""
+    broken = replace(game(BROKEN_ANSWER), answer="", attacker_reward=1.0, defender_reward=-1.0)
+    assert step_curve(1, [broken] * 9, {}, 1.0, 1).get("looping") is None
+    fair = replace(game(""), answer="Put it into boiling water for seven minutes.")
+    assert step_curve(1, [broken] * 9 + [fair], {}, 1.0, 1)["looping"] == 0.0
+    assert step_curve(1, [replace(fair, answer="")], {}, 1.0, 1)["looping"] == 1.0
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -120,6 +140,21 @@ def test_a_resumed_training_trips_where_an_uninterrupted_one_does(policy: Policy
         train(session(policy, folder, tmp_path, config), 12, killed)
     again = replace(session(policy, folder, tmp_path, config), history=seen)
     with pytest.raises(TrainingStopped, match=r"step 4: .* for 4 steps"):
+        train(again, 12, lambda *_: None)
+
+
+def test_what_tripped_at_the_last_step_trips_again_when_its_state_is_taken_up(
+    policy: Policy, folder: Path, tmp_path: Path
+) -> None:
+    """Killed before its candidate was stored, the training must not end well the second time."""
+    config = SMALL.model_copy(update={"guards": GuardConfig(min_entropy=100.0)})
+    assert config.steps == 2
+    seen: list[dict[str, float]] = []
+    with pytest.raises(TrainingStopped, match=r"step 2: .*min_entropy"):
+        train(session(policy, folder, tmp_path, config), 12, lambda _step, _games, curve: seen.append(curve))
+    assert newest_state(session(policy, folder, tmp_path, config).work) is not None
+    again = replace(session(policy, folder, tmp_path, config), history=seen)
+    with pytest.raises(TrainingStopped, match=r"step 2: .*min_entropy"):
         train(again, 12, lambda *_: None)
 
 

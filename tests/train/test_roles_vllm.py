@@ -68,7 +68,8 @@ def test_arguments_are_trl_s_own(tmp_path: Path) -> None:
     ("selfplay", "game", "words"),
     [
         ({"rollouts": "vllm_server"}, {}, "needs selfplay.vllm.server"),
-        ({"rollouts": "vllm_colocate"}, {"temperature": 0.7}, "needs game.temperature = 1, not 0.7"),
+        ({"rollouts": "vllm_colocate"}, {"temperature": 0.7}, "need game.temperature = 1, not 0.7"),
+        ({}, {"temperature": 1.2}, "need game.temperature = 1, not 1.2"),
     ],
 )
 def test_what_vllm_cannot_do_is_said_before_it_starts(selfplay: Any, game: Any, words: str) -> None:

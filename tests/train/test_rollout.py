@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -171,6 +172,24 @@ def test_a_prompt_without_room_is_a_clear_error(policy: Policy) -> None:
     small = replace(policy, chat=replace(policy.chat, context=150))
     with pytest.raises(ModelError, match=r"take 192 tokens, the model's context has 150"):
         played(small, lambda *_: "x", lambda *_: "x", PLAN)
+
+
+def test_a_talk_that_would_push_its_end_out_of_the_prompt_is_refused(policy: Policy) -> None:
+    """A prompt is cut at its end, where the newest answer stands: the last turn must fit when all before is long."""
+    words = r"max_prompt_tokens 160 leaves no room for a seed: .* with 3 turns and answers before, takes (\d+) tokens"
+    with pytest.raises(ModelError, match=words) as refused:
+        played(policy, lambda *_: "x", lambda *_: "x", PLAN, turns=4, max_prompt_tokens=160)
+    enough = int(re.findall(r"set it to (\d+)", str(refused.value.hint))[0])
+    heard: list[str] = []
+
+    def attack(_: int, prompt: str) -> str:
+        heard.append(prompt)
+        return "word " * 30  # attack_tokens are 32, answer_tokens 16
+
+    played(policy, attack, lambda *_: "word " * 14, PLAN, turns=4, max_prompt_tokens=enough)
+    assert heard and all("Write your next message" in prompt for prompt in heard if "You wrote" in prompt)
+    with pytest.raises(ModelError, match="leaves no room"):
+        played(policy, lambda *_: "x", lambda *_: "x", PLAN, turns=4, max_prompt_tokens=enough - 1)
 
 
 def test_several_turns_the_attacker_hears_each_answer_and_all_its_turns_are_trained(policy: Policy) -> None:

@@ -116,6 +116,12 @@ def test_the_adapter_is_in_the_asked_part_of_the_depth(low: float, width: float)
     assert len(middle(model, (low, high))) == 7 * len(layers)
 
 
+def test_a_warm_start_that_loses_its_numbers_is_an_error(policy: Policy, tmp_path: Path) -> None:
+    config = WarmStartConfig(steps=4, batch=4, layers=(0, 1), learning_rate=1e30)
+    with pytest.raises(TrainingError, match=r"warm start, step \d: the loss or its gradient is not finite"):
+        warm_start(policy.model, [lesson_rows(policy, own=False)] * 4, config, tmp_path, 0, lambda *_: None)
+
+
 def test_the_warm_start_ends_where_it_is_told_to(policy: Policy, tmp_path: Path) -> None:
     prompts, answers = policy.chat.encode(["Name a river."], 64), policy.chat.encode_answers(["The Rhine."], 8)
     config, steps = WarmStartConfig(steps=6, batch=2), list[int]()
