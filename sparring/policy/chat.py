@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import TemplateError
+
 from sparring.errors import ModelError
 from sparring.game.thought import ANSWER, CLOSE, END, OPEN, TAGS, Thought, parse
 from sparring.policy.thinking import unwrap, wrap
@@ -31,12 +33,14 @@ class ChatEncoder:
 
     `template` is the chat template that it is asked with. With `thinks` the model thinks first and `own` is its
     template without that, else they are one. `context` is the most tokens that the model can read and write, if known.
+    `end` is the token with which the template ends the assistant's turn; of Gemma it is not the tokenizer's own.
     """
 
     tokenizer: Any
     before: tuple[int, ...]
     after: tuple[int, ...]
     eos: frozenset[int]
+    end: int
     template: Any = None
     own: Any = None
     thinks: bool = False
@@ -49,9 +53,11 @@ class ChatEncoder:
         if not template:
             raise ModelError("the tokenizer has no chat template", hint="add chat_template.jinja to the model folder")
         own, thinks = unwrap(template) if isinstance(template, str) else (template, False)
-        context = getattr(model_config, "max_position_embeddings", None)
-        frame = _frame(tokenizer, template)
-        return cls(tokenizer, *frame, _eos_ids(tokenizer, model_config), template, own, thinks, context)
+        of_text = getattr(model_config, "get_text_config", lambda: model_config)()  # of a model that sees, too
+        context = getattr(of_text, "max_position_embeddings", None)
+        frame, end = _frame(tokenizer, template), _end(tokenizer, own)
+        eos = _eos_ids(tokenizer, model_config) | {end}
+        return cls(tokenizer, *frame, eos, end, template, own, thinks, context)
 
     def mode(self, cot: bool) -> ChatEncoder:
         """The model asked with, or without, a hidden chain of thought. Raises ModelError where it cannot think."""
@@ -68,7 +74,7 @@ class ChatEncoder:
 
     def _with(self, template: Any, thinks: bool) -> ChatEncoder:
         frame = _frame(self.tokenizer, template)
-        return ChatEncoder(self.tokenizer, *frame, self.eos, template, self.own, thinks, self.context)
+        return ChatEncoder(self.tokenizer, *frame, self.eos, self.end, template, self.own, thinks, self.context)
 
     @property
     def overhead(self) -> int:
@@ -109,13 +115,13 @@ class ChatEncoder:
     def encode_answers(self, texts: list[str], max_tokens: int) -> list[list[int]]:
         """Token ids of answers as the assistant would write them, with the end-of-turn token when they fit."""
         ids = data_ids(self.tokenizer, texts, self.template)
-        return [[*row, self.tokenizer.eos_token_id][:max_tokens] for row in ids]
+        return [[*row, self.end][:max_tokens] for row in ids]
 
     def encode_thoughts(self, thoughts: Sequence[Thought], max_tokens: int) -> list[list[int]]:
         """Token ids of whole completions behind a begun thought, the answer cut so that its end always stands there."""
         private = data_ids(self.tokenizer, [t.private for t in thoughts], self.template)
         answers = data_ids(self.tokenizer, [t.answer for t in thoughts], self.template)
-        middle, end = self._control(f"{CLOSE}\n{ANSWER}"), [*self._control(END), self.tokenizer.eos_token_id]
+        middle, end = self._control(f"{CLOSE}\n{ANSWER}"), [*self._control(END), self.end]
         room = [max_tokens - len(middle) - len(end) - len(row) for row in private]
         if min(room, default=1) < 1:
             raise ModelError(f"{max_tokens} tokens leave no room to think and answer", hint="raise game.thought_tokens")
@@ -133,7 +139,8 @@ class ChatEncoder:
         (text, None).
         """
         if not self.thinks:
-            texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+            said = [[i for i in row if i not in self.eos] for row in ids]  # an end of turn need not be special
+            texts = self.tokenizer.batch_decode(said, skip_special_tokens=True)
             return [(None, str(text).strip()) for text in texts]
         return [_parts(text) for text in self._with_tags(ids)]
 
@@ -225,6 +232,18 @@ def _frame(tokenizer: Any, template: Any) -> tuple[tuple[int, ...], tuple[int, .
         raise ModelError("the chat template does not show the user's text exactly once", hint="check the template")
     ids = tokenizer(text.split(_MARKER), add_special_tokens=False)["input_ids"]
     return tuple(ids[0]), tuple(ids[1])
+
+
+def _end(tokenizer: Any, template: Any) -> int:
+    """The control token right behind the assistant's text as the template writes it; else the tokenizer's own."""
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _MARKER}]
+    keys = {"chat_template": template} if isinstance(template, str) else {}
+    try:
+        text = str(tokenizer.apply_chat_template(turns, tokenize=False, **keys))
+    except TemplateError:  # one that knows no assistant's turn
+        return int(tokenizer.eos_token_id)
+    ids = tokenizer(text.rpartition(_MARKER)[2].lstrip(), add_special_tokens=False)["input_ids"]
+    return int(ids[0] if ids and ids[0] in tokenizer.added_tokens_decoder else tokenizer.eos_token_id)
 
 
 def _eos_ids(tokenizer: Any, model_config: Any | None) -> frozenset[int]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
+from sparring.errors import ModelError
 from sparring.policy.architectures import attends_freely, unwrap
 from sparring.policy.products import FastProducts
 from sparring.policy.tree import Block, Branches, Tokens, prefix_tree, sees, tree_attention
@@ -124,7 +125,13 @@ def _along_the_tree(model: Any, packed: Packed, device: torch.device) -> Iterato
 
 def tree_masks(config: Any, packed: Packed, device: torch.device) -> Any:
     """The tree as a mask, as a model of this configuration takes it: one with layers of several types one for each."""
+    config = config.get_text_config()
     eager, window = config._attn_implementation == "eager", getattr(config, "sliding_window", None)
+    if foreign := set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}:
+        raise ModelError(
+            f"layers of type {sorted(foreign)[0]} cannot be trained: rows share a pass, which they would mix up",
+            hint="take a model whose layers are all attention",
+        )
 
     def mask(width: int | None) -> Tensor:
         sees = packed.mask_within(width).to(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -92,6 +93,29 @@ def test_a_thinking_template_asks_as_a_server_renders_it(family: Family) -> None
     assert "".join(tokenizer.decode(ours).split()) == "".join(tokenizer.decode(served).split())
     if family.name in ("chatml", "llama3"):
         assert ours == served
+
+
+@by_family
+def test_an_answer_ends_as_the_template_ends_the_assistants_turn(family: Family) -> None:
+    """Gemma's turn ends in a token that is neither the tokenizer's end of text nor, in its first files, special."""
+    tokenizer = tokenizer_of(family)
+    chat = ChatEncoder.of(tokenizer)
+    end = {"chatml": "<|im_end|>", "llama3": "<|eot_id|>", "mistral": "</s>", "gemma": "<end_of_turn>"}[family.name]
+    assert tokenizer.convert_ids_to_tokens(chat.end) == end and chat.end in chat.eos
+    (ids,) = chat.encode_answers(["In seven minutes."], 100)
+    assert ids[-1] == chat.end and chat.decode([ids]) == ["In seven minutes."]
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "In seven minutes."}]
+    assert f"In seven minutes.{end}" in tokenizer.apply_chat_template(talk, tokenize=False)
+    assert chat.mode(True).end == chat.end
+
+
+def test_a_template_without_an_assistants_turn_ends_in_the_tokenizers_own() -> None:
+    tokenizer = copy.deepcopy(tokenizer_of(FAMILIES[0]))
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m['role'] != 'user' %}{{ raise_exception('only users') }}{% endif %}"
+        "{{ m['content'] }}{% endfor %}"
+    )
+    assert ChatEncoder.of(tokenizer).end == tokenizer.eos_token_id
 
 
 @by_family
