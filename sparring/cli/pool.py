@@ -213,10 +213,18 @@ def forget(
 
         if (source is None) == (not attack):
             raise UsageError("name either --source or --id")
+        if source == "":
+            raise UsageError("--source is empty", hint="`sparring pool stats` lists the sources")
+        if short := next((name for name in attack or [] if len(name.strip()) < _LEAST_ID), None):
+            raise UsageError(f"--id {short!r} is too short to forget by", hint=f"give {_LEAST_ID} digits or more")
         _, opened = _open(config, store, line)
         forget_attacks(opened, source, attack or [], _agreed if not yes else lambda question: True)
 
     finish(action)
+
+
+_LEAST_ID = 8
+"""Digits by which an attack may be forgotten: one that was left out of a longer id must not name another."""
 
 
 def _agreed(question: str) -> bool:
@@ -251,7 +259,11 @@ def _open(config: Path | None, store: str | None, line: str | None) -> tuple[Run
 
 
 def _plain(value: Any) -> object:
-    """Counts by name in one line."""
+    """Counts by name in one line; names are those of foreign files, too."""
+    from sparring.cli.pool_facts import one_line
+
     if isinstance(value, dict):
-        return ", ".join(f"{name or '-'} {count:,}" for name, count in value.items()) or "-"
+        return ", ".join(f"{one_line(str(name), 80) or '-'} {count:,}" for name, count in value.items()) or "-"
+    if isinstance(value, str):
+        return one_line(value, 200)
     return f"{value:,}" if isinstance(value, int) else value

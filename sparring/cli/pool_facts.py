@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from getpass import getuser
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
+from sparring.cli.common import user_name
 from sparring.config.run import RunConfig
 from sparring.errors import NotFoundError, UsageError
 from sparring.game.records import Label
@@ -22,6 +22,7 @@ from sparring.replay.eviction import quarantined
 from sparring.replay.pool import Pool
 from sparring.replay.samplers.learnability import mastered
 from sparring.replay.state import PoolState, Rows
+from sparring.replay.tables import again
 from sparring.steps.import_attacks import Origin, import_attacks
 from sparring.steps.work import work_folder
 from sparring.store.base import Store
@@ -37,7 +38,7 @@ def pool_facts(config: RunConfig, store: Store) -> Facts:
     """The pool in numbers."""
     pool, accepted = Pool(store), read_log(store).accepted
     state = pool.state(accepted, config.replay.discount)
-    sources, seeds = _by_source(pool.contents, state)
+    sources, seeds = again(lambda: _by_source(pool.contents, state))
     gone, files = pool.gone(), pool.contents.sizes()
     return {
         "line": config.line,
@@ -66,7 +67,8 @@ def _by_source(contents: Contents, state: PoolState) -> tuple[Counter[str], Coun
     found: dict[str, tuple[str, str]] = {}
     for table in contents.attack_tables(("attack_id", "source", "seed_source")):
         found.update((row[0], row[1:]) for row in zip(*(column.to_pylist() for column in table.columns), strict=True))
-    kept = [found[name] for name in state.names(np.arange(len(state)))]
+    names = state.names(np.arange(len(state)))  # one may have been forgotten and purged since the state was read
+    kept = [found[name] for name in names if name in found]
     return Counter(source for source, _ in kept), Counter(seeds for _, seeds in kept)
 
 
@@ -183,7 +185,7 @@ def forget_attacks(store: Store, source: str | None, names: Sequence[str], agree
     if not agreed(question):
         print("nothing was forgotten")
         return
-    number = pool.forget(attack_ids=ids, seed_source=source, round=rounds.last_round(store), actor=getuser())
+    number = pool.forget(attack_ids=ids, seed_source=source, round=rounds.last_round(store), actor=user_name())
     print(f"{number} attacks forgotten; `sparring pool compact` purges their texts")
 
 
@@ -213,7 +215,7 @@ def print_compaction(report: Mapping[str, Any]) -> None:
     names = ("files_before", "files_after", "bytes_before", "bytes_after", "rows_dropped")
     cells = ((name, *(f"{table[key]:,}" for key in names)) for name, table in tables.items())
     _table(("table", *names), cells)
-    print(f"{report['vacuumed']} files deleted, snapshot {report['snapshot']}")
+    print(f"{report['deleted']} files deleted, snapshot {report['snapshot']}")
 
 
 def _table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

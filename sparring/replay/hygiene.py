@@ -16,7 +16,7 @@ import numpy as np
 from sparring.data.hygiene import decontaminate
 from sparring.embedding import Vectors
 from sparring.replay.neighbours import Near
-from sparring.replay.vectors import Codes, cosines
+from sparring.replay.vectors import Codes, blocks
 
 
 def outside_suites(
@@ -31,14 +31,14 @@ def leaders(ids: Sequence[str], codes: Codes, near: Near, threshold: float) -> l
     """The leader of each new attack, in their order. `near` tells of the pooled leaders."""
     found: list[str] = []
     own: list[int] = []
-    between = cosines(codes, codes)
-    for row, name in enumerate(ids):
-        best, leader = near.leader_cosine[row], near.leader[row]
-        if own and between[row, own].max() > best:
-            at = own[int(between[row, own].argmax())]
-            best, leader = between[row, at], ids[at]
-        if best < np.float32(threshold):
-            leader = name
-            own.append(row)
-        found.append(leader)
+    for start, between in blocks(codes):
+        for row, name in enumerate(ids[start : start + len(between)], start=start):
+            best, leader, cosine = near.leader_cosine[row], near.leader[row], between[row - start]
+            if own and cosine[own].max() > best:
+                at = own[int(cosine[own].argmax())]
+                best, leader = cosine[at], ids[at]
+            if best < np.float32(threshold):
+                leader = name
+                own.append(row)
+            found.append(leader)
     return found

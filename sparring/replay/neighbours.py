@@ -196,9 +196,9 @@ def _fitting(cache: Path, wanted: Sequence[DataFile]) -> _Files:
         (cache / name).is_file() and (cache / name).stat().st_size >= files.rows * width
         for name, width in lengths.items()
     )
-    if fits:
+    if fits and held:
         return files
-    _clear(cache)
+    _clear(cache)  # also without a map: what graphs lie there are of other rows
     return _Files([], list(wanted))
 
 

@@ -187,8 +187,9 @@ def _rows(table: pa.Table, column: str, wrong: pa.ChunkedArray, rule: str) -> It
     """A line for a mask of wrong rows, naming the first (from 0); nothing when there is none."""
     rows = np.flatnonzero(pc.fill_null(wrong, False).to_numpy(zero_copy_only=False))
     if len(rows):
-        value = repr(table[column][int(rows[0])].as_py())
-        yield f"row {rows[0]}: `{column}` is {value[:80]}; it {rule}"
+        value = table[column][int(rows[0])].as_py()
+        shown = f"{len(value):,} characters long" if column in _TEXTS and value else repr(value)[:80]
+        yield f"row {rows[0]}: `{column}` is {shown}; it {rule}"
 
 
 def one_line(error: BaseException) -> str:

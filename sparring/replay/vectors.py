@@ -8,6 +8,8 @@ the cosine is off by less than 0.01 (tested).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
@@ -17,6 +19,7 @@ Cosines = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.int64]
 
 _CHUNK = 8192
+_BLOCK = 1024
 
 
 def encode(vectors: npt.NDArray[np.float32]) -> Codes:
@@ -55,7 +58,15 @@ def nearest(codes: Codes, others: Codes, allowed: Mask) -> tuple[Numbers, Cosine
 def novel(codes: Codes, pooled: Cosines, threshold: float) -> Mask:
     """Rows that may enter: under the threshold to their nearest pooled one, and to every earlier row that may enter."""
     keep: Mask = pooled < np.float32(threshold)
-    pairs = cosines(codes, codes) >= np.float32(threshold)
-    for row in np.flatnonzero(keep):
-        keep[row] = not (pairs[row, :row] & keep[:row]).any()
+    for start, found in blocks(codes):
+        pairs = found >= np.float32(threshold)
+        for row in range(start, start + len(pairs)):
+            keep[row] &= not (pairs[row - start, :row] & keep[:row]).any()
     return keep
+
+
+def blocks(codes: Codes) -> Iterator[tuple[int, Cosines]]:
+    """Cosines of each row with those before it, in blocks of rows (begin, shape (block, ≥ row)): bounded memory."""
+    for start in range(0, len(codes), _BLOCK):
+        end = start + _BLOCK
+        yield start, cosines(codes[start:end], codes[:end])

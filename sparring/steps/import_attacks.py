@@ -25,6 +25,7 @@ from sparring.replay.identity import attack_id
 from sparring.replay.neighbours import Neighbours, open_neighbours
 from sparring.replay.pool import Pool
 from sparring.replay.schema import MAX_TEXT, OUTCOMES
+from sparring.replay.tables import again
 from sparring.replay.vectors import encode, novel
 from sparring.steps.results import PrepareResult
 from sparring.store.base import Store
@@ -61,7 +62,7 @@ def import_attacks(
     named, pool, number = _named(found), Pool(store), rounds.last_round(store)
     if origin.seed_source in pool.gone().sources:
         raise UsageError(f"source {origin.seed_source!r} was forgotten", hint="name another with --source")
-    there = open_neighbours(pool.contents, work / "pool")
+    there = again(lambda: open_neighbours(pool.contents, work / "pool"))
     names = [name for name, known in zip(named, there.known(list(named)), strict=True) if not known]
     fresh = [names[row] for row in _outside_suites(config, store, [named[name] for name in names])]
     new = _new_rows(config.replay, there, {name: named[name] for name in fresh}, origin, number)

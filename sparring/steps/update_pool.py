@@ -28,6 +28,7 @@ from sparring.replay.neighbours import Neighbours, open_neighbours
 from sparring.replay.pool import Pool
 from sparring.replay.schema import ATTACKS
 from sparring.replay.state import PoolState
+from sparring.replay.tables import again
 from sparring.replay.vectors import encode, novel
 from sparring.steps.results import UpdatePoolResult
 from sparring.store.base import Store
@@ -66,7 +67,7 @@ def run(config: ReplayConfig, store: Store, inputs: UpdatePoolInputs, progress: 
     games = read_games(store.get(inputs.games_key), f"{store.url}/{inputs.games_key}", inputs.round)
     pool, written = Pool(store), poolable(games)
     progress.update("games", 1, _STAGES, f"{len(games)} games, {len(written)} attacks")
-    there = open_neighbours(pool.contents, inputs.work / "pool")
+    there = again(lambda: open_neighbours(pool.contents, inputs.work / "pool"))
     clean, new = _enter(config, store, inputs, there, written)
     progress.update("screened", 2, _STAGES, f"{len(written) - clean} stand in a suite, {new.num_rows} new")
     names = sorted(written.keys() | replayed(games))

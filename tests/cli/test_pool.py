@@ -123,6 +123,8 @@ def test_forget_then_compact(tmp_path: Path) -> None:
     assert b"DUDE" not in kept
     name = json.loads(pool(store, "top", "-n", "1", "--json").stdout)[0]["attack_id"]
     assert "1 attacks forgotten" in pool(store, "forget", "--id", name[:10], "--yes").stdout
+    told = pool(store, "compact")
+    assert told.exit_code == 0 and "files deleted, snapshot" in told.stdout, told.stderr
     assert json.loads(pool(store, "stats", "--json").stdout)["attacks"] == 2
 
 
@@ -136,6 +138,8 @@ def test_forget_then_compact(tmp_path: Path) -> None:
         (("forget",), "either --source or --id"),
         (("forget", "--source", "nobody", "--yes"), "nobody"),
         (("forget", "--id", "f" * 32, "--yes"), "is in the pool"),
+        (("forget", "--id", "3", "--yes"), "too short to forget by"),
+        (("forget", "--source", "", "--yes"), "--source is empty"),
         (("export", f"{GARAK}/x", "--format", "jsonl"), "cannot write"),
     ],
 )

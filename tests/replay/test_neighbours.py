@@ -78,7 +78,7 @@ def test_graphs_and_tail_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     cosine, leaders = brute(table, asked)
     near = found.near(asked)
     assert (near.cosine == cosine).mean() > 0.95
-    assert (near.cosine[:20] == cosine[:20]).all()
+    assert (near.cosine[:20] == cosine[:20]).mean() >= 0.9  # threads build the graphs, in any order
     assert (np.array(near.leader) == np.array(leaders)).mean() > 0.8
     rest = [i for i, leader in enumerate(near.leader) if leader]
     exact = cosines(asked, table.codes[[next(k for k in range(1500) if name(k) == near.leader[i]) for i in rest]])
@@ -116,6 +116,24 @@ def test_a_damaged_cache_is_made_again(damage: str, tmp_path: Path, monkeypatch:
     after = open_neighbours(table, tmp_path).near(asked)
     assert np.array_equal(after.cosine, before.cosine)
     assert after.leader == before.leader
+
+
+@pytest.mark.parametrize("version", [True, False], ids=["another version", "lost"])
+def test_graphs_without_their_map_are_not_taken_for_other_rows(
+    version: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files may be read in another order the next time: row numbers in old graphs then mean other attacks."""
+    monkeypatch.setattr(neighbours, "SEGMENT", 64)
+    table = Table(groups(300, 6), 100, 100, 100)
+    for _ in range(5):
+        open_neighbours(table, tmp_path)
+    if version:
+        (tmp_path / "map.json").write_text(json.dumps({"version": 0, "files": [["0+100", 100]]}))
+    else:
+        (tmp_path / "map.json").unlink()
+    table.files = dict(reversed(table.files.items()))
+    found = open_neighbours(table, tmp_path)
+    assert (found.near(table.codes).cosine > 0.999).mean() > 0.95
 
 
 def test_an_empty_pool_is_near_to_nothing(tmp_path: Path) -> None:

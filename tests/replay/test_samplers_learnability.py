@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import numpy.typing as npt
@@ -130,14 +130,15 @@ def test_each_share_goes_to_those_it_is_for(
 def test_a_quota_holds_wherever_enough_attacks_are_left(
     history: list[Visit], cluster: list[int], share: float, k: int, seed: int
 ) -> None:
-    for priority in ("expected", "drawn"):
-        rows = drawn(config(cluster_share=share, priority=priority), make_state(history, 12, cluster=cluster), k, seed)
+    for priority, probes in product(("expected", "drawn"), (0.0, 0.1)):
+        rules = config(cluster_share=share, priority=priority, sentinel_share=probes)
+        rows = drawn(rules, make_state(history, 12, cluster=cluster), k, seed)
         quota = max(1, math.floor(share * k))
         sizes = Counter(cluster)
         assert len(set(rows)) == k
         found = Counter(cluster[row] for row in rows)
         if sum(min(quota, size) for size in sizes.values()) >= k:
-            assert max(found.values()) <= quota
+            assert max(found.values()) <= quota + math.ceil(probes * k)  # probes do not count
         else:
             assert all(found[number] >= min(quota, size) for number, size in sizes.items())
 
@@ -220,6 +221,24 @@ def test_clusters_are_probed_in_turn() -> None:
     rounds = play(config(sentinel_share=0.2), regression(30, 0), 20, cluster)
     for one, other in pairwise(rounds[2:]):
         assert {cluster[row] for row in one | other if row >= HARD} == set(range(8))
+
+
+def test_uneven_clusters_are_probed_within_their_bound() -> None:
+    """Ten single mastered attacks and a cluster of thirty, four probes a round: turns of 11, 30 turns at most."""
+    cluster = [*range(100, 100 + HARD), *range(10), *([10] * 30)]
+    chances = [np.array([0.5] * HARD + [0.0] * 40)] * (math.ceil(11 * 30 / 4) + 2)
+    rounds = play(config(sentinel_share=0.2), chances, 20, cluster)
+    assert set().union(*rounds[2:]) >= set(range(HARD, HARD + 40))
+
+
+def test_mastered_attacks_of_a_cluster_do_not_starve_those_that_beat_the_defender() -> None:
+    """The default quota: a cluster of 30 mastered and 20 all-failing attacks beside many small ones."""
+    small = [1 + i // 2 for i in range(60)]
+    chances = [np.array([0.0] * 30 + [1.0] * 20 + [0.5] * 60)] * 40
+    rules = ReplayConfig(sampler="learnability")
+    rounds = play(rules, chances, 32, [0] * 50 + small)
+    within = math.ceil(80 / math.floor(rules.stale_share * 32))
+    assert set().union(*rounds[2 : 2 + within]) >= set(range(30, 110))
 
 
 def test_nobody_starves() -> None:

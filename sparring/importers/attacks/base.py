@@ -46,7 +46,7 @@ class Record:
     def text(self, name: str, default: str | None = None) -> str:
         """A text that is not blank; `default`, if any, stands for a missing, null or blank one. Raises DataError."""
         value = self.fields.get(name)
-        if default is not None and (value is None or value == ""):
+        if default is not None and (value is None or (isinstance(value, str) and not value.strip())):
             return default
         if not isinstance(value, str):
             raise self.fault(name, value, "a text")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sparring.data.readers import read_rows
 from sparring.errors import DataError
-from sparring.importers.attacks.base import Found, FoundAttack, Record, as_record, checked
+from sparring.importers.attacks.base import Found, FoundAttack, Record, as_record
 
 
 def read_garak(path: Path) -> Found:
@@ -44,6 +44,6 @@ def _prompt(hit: Record) -> str | None:
         return None
     content = asked[0].fields.get("content")
     if isinstance(content, str):
-        return checked(content, f"{hit.place}: `content`")
+        return asked[0].text("content")
     message = asked[0].record("content")
     return None if message.fields.get("data_path") else message.text("text")

@@ -6,12 +6,16 @@ proportion to its variance p(1 − p), so that is the priority: its expectation 
 a draw from the posterior. Counts fade, so that what was not tried for long becomes uncertain and comes up again.
 
 - Mastered attacks (posterior mean low at the last visit, and that visit clean) are sentinels: they leave the priority
-  and are probed at a fixed share, clusters in turn, in each the one not probed for longest. A failed probe ends it.
+  and are probed at a fixed share, clusters in turn, in each the one not probed for longest: each within
+  ⌈clusters · the largest one / probes⌉ rounds, and one of each cluster within ⌈clusters / probes⌉. A failed probe ends
+  it.
 - Stale: a share for those not visited for longest, as PLR's ρ (arXiv 2010.03934), which draws in proportion to age;
-  longest first gives a bound instead: each is visited within ⌈attacks / (share · k)⌉ rounds.
+  longest first gives a bound instead: each is visited within ⌈attacks / (share · k)⌉ rounds, as long as a cluster's
+  quota is no less than that share.
 - All-fail: groups without a clean answer carry no gradient under a group baseline and sink in the priority, yet are
   what beats the defender: a share, longest unvisited first. Over-refused benign attacks: a share, most refused first.
-- Cooldown: an attack replayed in the last rounds rests. Quota: no cluster has more than a share of a draw.
+- Cooldown: an attack replayed in the last rounds rests. Quota: no cluster has more than a share of a draw,
+  the probes apart: mastered attacks of a cluster must not use up the places of those that beat the defender.
 
 Shares of k are rounded at random so that they hold on average and each draw is within one of them; what a share cannot
 use goes to the priority. Where too few attacks remain, the sentinels fill up, then the resting, then the quota is
@@ -35,7 +39,8 @@ from sparring.replay.state import PoolState, Rows
 
 Mask = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
-SHARES = ("sentinel", "stale", "all_fail", "over_refused")
+SHARES = ("stale", "all_fail", "over_refused", "sentinel")
+PROBES = "sentinel"
 
 
 class Learnability(Remembering):
@@ -75,7 +80,7 @@ class Learnability(Remembering):
     def _choose(self, k: int, rng: np.random.Generator) -> Rows:
         draw = _Draw(self._cluster, max(1, math.floor(self._config.cluster_share * k)))
         for name, size in zip(SHARES, split(k, self._shares, rng), strict=True):
-            draw.take(name, self._orders[name].stream(rng), size)
+            draw.take(name, self._orders[name].stream(rng), size, bound=name != PROBES)
         for lifted in (False, True):
             draw.quota = k if lifted else draw.quota
             for name in ("priority", "sentinel", "resting"):
@@ -98,17 +103,19 @@ class _Draw:
         self._cluster = cluster
         self._of_cluster: Counter[int] = Counter()
 
-    def take(self, why: str, rows: Iterable[int], size: int) -> None:
-        """Up to `size` more of `rows`, without those chosen before and those of a cluster that has its quota."""
+    def take(self, why: str, rows: Iterable[int], size: int, *, bound: bool = True) -> None:
+        """Up to `size` more of `rows`, without those chosen before and, if `bound`, those of a cluster that has its
+        quota; else they do not count against it.
+        """
         if size <= 0:
             return
         left = size
         for row in rows:
             cluster = int(self._cluster[row])
-            if row in self.rows or self._of_cluster[cluster] >= self.quota:
+            if row in self.rows or (bound and self._of_cluster[cluster] >= self.quota):
                 continue
             self.rows[row] = None
-            self._of_cluster[cluster] += 1
+            self._of_cluster[cluster] += bound
             left -= 1
             if not left:
                 break
