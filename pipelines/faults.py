@@ -34,7 +34,9 @@ def find_fault(store: Store, number: int, since: datetime, log: Path) -> Fault:
     recent = [entry for entry in entries.values() if entry.attempts and entry.attempts[-1].start >= since]
     for entry in sorted(recent, key=lambda entry: entry.attempts[-1].start):
         if entry.status == "killed":
-            return Fault(entry.step, f"step {entry.step} was killed, by hand or for want of memory", 1, expected=False)
+            killed = f"step {entry.step} was killed, by hand or for want of memory"
+            # one that could not even write its record (disk full, store gone) said so in the log
+            return raised(_text(log)) or Fault(entry.step, killed, 1, expected=False)
         if entry.status == "failed":
             return fault_of_record(entry.step, entry.attempts[-1].error or "")
     return _of_log(log)

@@ -28,7 +28,7 @@ from pipelines.faults import find_fault, tail
 from pipelines.resume import Plan, give_up, plan
 from sparring import __version__
 from sparring.config.run import RunConfig
-from sparring.errors import SetupError
+from sparring.errors import SetupError, UsageError
 from sparring.progress import EVENTS_VARIABLE
 from sparring.registry import rounds
 from sparring.registry.lock import hold_line
@@ -86,6 +86,9 @@ def _play(request: RunRequest, store: Store, ahead: Plan, files: Files, screen: 
     except Stopped as stop:
         screen.print(f"stopped: {_where(store)}", highlight=False)
         return stop.code
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        raise SetupError(what, hint=f"free some space, or set TMPDIR and {WORK_VARIABLE}") from error
     seconds = duration(time.monotonic() - clock)
     end = rounds.load_end(store, ahead.number)
     if end:
@@ -155,6 +158,8 @@ def _explain(store: Store, ahead: Plan, begun: datetime, files: Files, screen: C
         )
     screen.print(f"log: {files.log}", markup=False, highlight=False, soft_wrap=True)
     again = "run again to go on" if number else "run again to try again"
+    if number and fault.exit_code == UsageError.exit_code:  # the round keeps the run file that it began with
+        again += ", or with --give-up to begin the next round with a mended run file"
     errors = Console(stderr=True)
     errors.print(f"error: {fault.line} ({again})", style="bold red", markup=False, highlight=False, soft_wrap=True)
     return fault.exit_code
@@ -169,11 +174,14 @@ def _where(store: Store) -> str:
 
 def _greet(screen: Console, request: RunRequest, ahead: Plan, files: Files) -> None:
     screen.print(
-        f"sparring {__version__} · line {request.line} · store {request.store}", highlight=False, soft_wrap=True
+        f"sparring {__version__} · line {request.line} · store {request.store}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
     )
-    screen.print(f"log: {files.log}", style="dim", highlight=False, soft_wrap=True)
+    screen.print(f"log: {files.log}", style="dim", markup=False, highlight=False, soft_wrap=True)
     for line in ahead.lines:
-        screen.print(line, highlight=False, soft_wrap=True)
+        screen.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _files(work: Path) -> Files:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparring.cli.common import ConfigOption, LineOption, StoreOption, finish, open_line
+from sparring.cli.common import ConfigOption, LineOption, StoreOption, finish, need_reason, open_line, user_name
 from sparring.cli.hooks import deliver_now
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def approve(
 
         found, opened = open_line(config, store, line)
         key = _key(found.registry.verify_key)
-        _print(say_yes(opened, number, actor=_actor(actor), reason=reason, verify_key=key))
+        _print(say_yes(opened, number, actor=user_name(actor), reason=reason, verify_key=key))
         deliver_now(found, opened)
 
     finish(action)
@@ -62,7 +62,7 @@ def override(
 
         found, opened = open_line(config, store, line)
         key = _key(found.registry.verify_key)
-        record = overrule(opened, number, actor=_actor(actor), reason=reason, verify_key=key)
+        record = overrule(opened, number, actor=user_name(actor), reason=reason, verify_key=key)
         said = record.details.get("gate_reason", "")
         print(f"warning: the gate said {record.decision}: {said}; {record.actor} overruled it", file=sys.stderr)
         _print(record)
@@ -82,29 +82,13 @@ def reanchor(
     """Make an earlier champion the reference that later candidates are held against. The champion stays."""
 
     def action() -> None:
-        from sparring.errors import UsageError
         from sparring.registry.champion import reanchor as move
 
-        if not reason.strip():
-            raise UsageError("a reason must be given: the champion log keeps it")
-        record = move(open_line(config, store, line)[1], to=to, actor=_actor(actor), reason=reason)
+        need_reason(reason)
+        record = move(open_line(config, store, line)[1], to=to, actor=user_name(actor), reason=reason)
         print(f"record {record.number}: reference is {record.candidate}, before {record.details.get('before')}")
 
     finish(action)
-
-
-def _actor(named: str | None) -> str:
-    """The name given, or the user's; a container's user may have none."""
-    from getpass import getuser
-
-    if named:
-        return named
-    try:
-        return getuser()
-    except (KeyError, OSError):
-        import os
-
-        return f"uid {os.getuid()}"
 
 
 def _print(record: Record) -> None:

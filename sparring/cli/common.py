@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -76,6 +77,24 @@ def open_line(config: Path | None, store: str | None, line: str | None) -> tuple
             f"line {found.line!r} in {found.store} has no rounds", hint="name another --store or --line, or run"
         )
     return found, opened
+
+
+def user_name(named: str | None = None) -> str:
+    """The name given, or the user's; a container's user may have none."""
+    from getpass import getuser
+
+    try:
+        return named or getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
+def need_reason(reason: str) -> None:
+    """Raises UsageError for an empty one."""
+    from sparring.errors import UsageError
+
+    if not reason.strip():
+        raise UsageError("a reason must be given: the champion log keeps it")
 
 
 def print_json(value: object) -> None:

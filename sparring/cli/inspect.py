@@ -13,9 +13,11 @@ from sparring.cli.common import (
     LineOption,
     StoreOption,
     finish,
+    need_reason,
     open_line,
     print_facts,
     print_json,
+    user_name,
 )
 from sparring.cli.hooks import deliver_now
 
@@ -107,12 +109,11 @@ def rollback(
     """Make an earlier champion the champion again, by a new record; without --to the one before."""
 
     def action() -> None:
-        from getpass import getuser
-
         from sparring.registry.champion import rollback as go_back
 
+        need_reason(reason)
         found, opened = open_line(config, store, line)
-        record = go_back(opened, to=to, actor=getuser(), reason=reason)
+        record = go_back(opened, to=to, actor=user_name(), reason=reason)
         print(f"record {record.number}: champion is {record.champion}")
         deliver_now(found, opened)
 

@@ -17,6 +17,7 @@ from sparring.cli.common import (
     new_app,
     open_line,
     print_json,
+    user_name,
 )
 
 if TYPE_CHECKING:
@@ -111,13 +112,11 @@ def label(
     """Label answers of the current models, blind: neither the model nor the judge's verdict is shown."""
 
     def action() -> None:
-        from getpass import getuser
-
         from sparring.evaluate.labels import LabelLog
         from sparring.steps.labelling import open_queue
 
         _, opened = open_line(config, store, line)
-        log = LabelLog(opened, open_queue(opened, round, sample), by or getuser(), all_items=all_items)
+        log = LabelLog(opened, open_queue(opened, round, sample), user_name(by), all_items=all_items)
         if page:
             from sparring.cli.label_server import serve
 

@@ -58,16 +58,31 @@ def _section(model: type[BaseModel], key: str) -> type[BaseModel] | None:
     return _model_of(field.annotation) if field else None
 
 
-def _model_of(annotation: object) -> type[BaseModel] | None:
+def models_of(annotation: object) -> list[type[BaseModel]]:
+    """The sections that a type names, in its order."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    found = (_model_of(argument) for argument in get_args(annotation))
-    return next((model for model in found if model), None)
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in models_of(argument)]
+
+
+def _model_of(annotation: object) -> type[BaseModel] | None:
+    return next(iter(models_of(annotation)), None)
 
 
 def named_model(field: FieldInfo) -> type[BaseModel] | None:
     """The section that a key holds under names of the user's own, as `judge.endpoints` does; None for other keys."""
     return _model_of(field.annotation) if get_origin(field.annotation) is dict else None
+
+
+def listed_models(field: FieldInfo) -> list[type[BaseModel]]:
+    """The sections, one a kind, that a key holds a list of, as `hooks` does; none for other keys."""
+    return models_of(field.annotation) if get_origin(field.annotation) is list else []
+
+
+def described(field: FieldInfo) -> str:
+    """What a key means: its description, else that of the section it holds."""
+    model = _model_of(field.annotation)
+    return field.description or str(model.__doc__ if model else "").partition("\n")[0]
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
@@ -179,7 +194,8 @@ def _allowed(problem: Mapping[str, Any]) -> str:
 
 def _described(path: KeyPath) -> str | None:
     field = _field(path)
-    return f"{path[-1]}: {field.description}" if field and field.description else None
+    names = [part for part in path if isinstance(part, str)]
+    return f"{names[-1]}: {field.description}" if field and field.description else None
 
 
 def _field(path: Iterable[str | int]) -> FieldInfo | None:

@@ -27,7 +27,10 @@ def make_absolute(value: Any, folder: Path, at: tuple[str, ...] = ()) -> Any:
 
 
 def _path(value: str, folder: Path) -> str:
-    return value if "://" in value or value.startswith("/") else str(folder / Path(value).expanduser())
+    try:
+        return value if "://" in value or value.startswith("/") else str(folder / Path(value).expanduser())
+    except RuntimeError:  # `~nobody`: validation names it
+        return value
 
 
 def _data(value: str, folder: Path) -> str:
@@ -54,4 +57,7 @@ _RULES: Final[Mapping[tuple[str, ...], Rule]] = {
     ("gate", "first_run"): _policy,
     ("gate", "policy"): _policy,
     ("cluster", "ca_file"): _path,
+    ("hooks", "*", "ca_file"): _path,
+    **{("hooks", "*", secret, "file"): _path for secret in ("secret", "token", "url")},
+    ("registry", "verify_key"): _path,
 }

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import yaml
 from pydantic import BaseModel
 
-from sparring.config.load import named_model
+from sparring.config.load import described, listed_models, models_of, named_model
 from sparring.config.run import RunConfig
 from sparring.config.yaml_file import Dumper
 
@@ -32,24 +32,36 @@ def _section(section: BaseModel, indent: str) -> Iterator[str]:
         yield from _comment(field.description, indent)
         yield textwrap.indent(_entry(name, value), indent)
         if isinstance(value, dict) and (model := named_model(field)):
-            yield from _keys(model, indent)
+            yield from _keys(model, indent, "Keys under each name")
+        for model in listed_models(field):
+            yield from _keys(model, indent, f"Keys of each entry{_of_kind(model)}")
+
+
+def _of_kind(model: type[BaseModel]) -> str:
+    field = model.model_fields.get("kind")
+    kinds = get_args(field.annotation) if field and not field.description else ()
+    return f" of kind {kinds[0]}" if kinds else ""
 
 
 def _comment(text: str | None, indent: str) -> list[str]:
     return textwrap.wrap(text or "", _WIDTH, initial_indent=indent + "# ", subsequent_indent=indent + "# ")
 
 
-def _keys(model: type[BaseModel], indent: str) -> Iterator[str]:
-    """The keys that stand under each of the user's own names: there may be none whose values could be shown."""
-    yield f"{indent}# Keys under each name:"
+def _keys(model: type[BaseModel], indent: str, head: str) -> Iterator[str]:
+    """The keys that stand in an entry of the user's own: there may be none whose values could be shown."""
+    yield f"{indent}# {head}:"
+    yield from _key_lines(model, f"{indent}#   ")
+
+
+def _key_lines(model: type[BaseModel], indent: str) -> Iterator[str]:
     for name, field in model.model_fields.items():
-        default = "required" if field.is_required() else f"default {json.dumps(field.default)}"
-        yield from textwrap.wrap(
-            f"{name}: {field.description} ({default})",
-            _WIDTH,
-            initial_indent=f"{indent}#   ",
-            subsequent_indent=f"{indent}#     ",
-        )
+        if name == "kind" and not field.description:
+            continue  # the head names it
+        default = "required" if field.is_required() else json.dumps(_plain(field.get_default()), default=str)
+        text = f"{name}: {described(field)} ({default if default == 'required' else f'default {default}'})"
+        yield from textwrap.wrap(text, _WIDTH, initial_indent=indent, subsequent_indent=f"{indent}  ")
+        for inner in models_of(field.annotation):
+            yield from _key_lines(inner, f"{indent}  ")
 
 
 def _nested(name: str, value: BaseModel, indent: str) -> Iterator[str]:

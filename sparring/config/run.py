@@ -6,6 +6,7 @@ Defaults are the laptop recipe; another `recipe:` replaces some of them (see `sp
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -274,6 +275,17 @@ class RunConfig(Section):
         [], description="Who is told of a decision, and what serves the champion; each with `kind` and `name`."
     )
     cluster: ClusterConfig = ClusterConfig()
+
+    @field_validator("store")
+    @classmethod
+    def _place(cls, store: str) -> str:
+        if not store or "\0" in store:
+            raise ValueError("should be a folder or an address")
+        try:
+            Path(store).expanduser()
+        except RuntimeError as error:
+            raise ValueError(f"should not begin with {store.split('/')[0]}: there is no such user") from error
+        return store
 
     @field_validator("hooks")
     @classmethod

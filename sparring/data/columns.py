@@ -6,7 +6,7 @@
 | HarmBench | ContextString and Behavior | BehaviorID | SemanticCategory | |
 | JailbreakBench | Goal | Behavior | Category | |
 | StrongREJECT | forbidden_prompt | | category | |
-| XSTest | prompt | | type | label (safe, unsafe), or types named contrast_… |
+| XSTest | prompt | | type | label (safe, unsafe), or the type |
 | OR-Bench | prompt | | category | |
 | WildJailbreak | vanilla or adversarial | | | data_type |
 | GSM8K, MMLU | question | | subject | |
@@ -68,6 +68,21 @@ _MEANING: Final[Mapping[str, Label]] = {
     "vanilla_harmful": "harmful",
     "adversarial_harmful": "harmful",
 }
+_SAFE_TYPES: Final = frozenset(
+    {
+        "definitions",
+        "figurative_language",
+        "historical_events",
+        "homonyms",
+        "nons_group_real_discr",
+        "privacy_fictional",
+        "privacy_public",
+        "real_group_nons_discr",
+        "safe_contexts",
+        "safe_targets",
+    }
+)
+"""XSTest's types of safe prompts: its files of completions have no other label."""
 
 
 def prompt_column(names: Collection[str], adversarial: bool) -> str | None:
@@ -104,7 +119,8 @@ def label_of(fields: Mapping[str, object], column: str) -> Label | None:
         meaning = _MEANING.get(str(fields.get(name, "")).strip().lower())
         if meaning and name != column:
             return meaning
-    return "harmful" if str(fields.get("type", "")).startswith("contrast_") else None
+    kind = str(fields.get("type", ""))
+    return "harmful" if kind.startswith("contrast_") else "benign" if kind in _SAFE_TYPES else None
 
 
 def _first(fields: Mapping[str, object], names: Collection[str], column: str) -> str:

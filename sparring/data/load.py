@@ -62,9 +62,18 @@ def prompts_of(
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of the file's bytes."""
-    with path.open("rb") as file:
+    """SHA-256 of the file's bytes. Raises DataError where it cannot be read."""
+    with readable(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turns the system's refusal to read `path` into a DataError."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{error.filename or path}: cannot be read: {error.strerror}") from error
 
 
 def files_digest(files: Sequence[tuple[str, Path]]) -> str:
@@ -112,11 +121,12 @@ def _local(path: str) -> Iterator[Path]:
 
 
 def _files(path: Path) -> list[tuple[str, Path]]:
-    if path.is_file():
-        return [(path.name, path)]
-    if not path.is_dir():
-        raise DataError(f"{path}: no such file or folder")
-    inside = [(file.relative_to(path), file) for file in sorted(path.rglob("*")) if file.is_file()]
+    with readable(path):
+        if path.is_file():
+            return [(path.name, path)]
+        if not path.is_dir():
+            raise DataError(f"{path}: no such file or folder")
+        inside = [(file.relative_to(path), file) for file in sorted(path.rglob("*")) if file.is_file()]
     known = [(str(name), file) for name, file in inside if file.suffix.lower() in READERS and not _hidden(name)]
     if not known:
         raise DataError(f"{path}: no data file in this folder", hint=f"known are {', '.join(READERS)}")

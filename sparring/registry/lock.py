@@ -21,21 +21,34 @@ from sparring.store.canonical import sha256
 
 @contextlib.contextmanager
 def hold_line(url: str, line: str) -> Iterator[None]:
-    """Holds the lock of one line of one store while the block runs. Raises BusyError naming the holder."""
-    path = _folder() / f"{_name(url, line)}.lock"
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    """Holds the lock of one line of one store while the block runs.
+
+    Raises BusyError naming the holder, and StoreError where this machine has no room for the lock's file.
+    """
+    handle = _open(_folder() / f"{_name(url, line)}.lock")
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(
-                f"line {line!r} of {url} is held by {_holder(handle)}", hint="wait for it or end it"
-            ) from None
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, json.dumps({"pid": os.getpid(), "since": _now()}).encode(), 0)
+        _take(handle, url, line)
         yield
     finally:
         os.close(handle)  # the file stays: removing it would let two runs lock two files of one name
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(f"cannot open the lock {path}: {error.strerror}", hint="set TMPDIR") from error
+
+
+def _take(handle: int, url: str, line: str) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps({"pid": os.getpid(), "since": _now()}).encode(), 0)
+    except BlockingIOError:
+        raise BusyError(f"line {line!r} of {url} is held by {_holder(handle)}", hint="wait for it or end it") from None
+    except OSError as error:
+        raise StoreError(f"cannot hold the lock of line {line!r}: {error.strerror}", hint="set TMPDIR") from error
 
 
 def _name(url: str, line: str) -> str:
@@ -47,7 +60,13 @@ def _name(url: str, line: str) -> str:
 
 def _folder() -> Path:
     """A folder of this user alone: in a shared one another user could hold or replace our locks."""
-    folder = Path(tempfile.gettempdir()) / f"sparring-locks-{os.getuid()}"
+    try:
+        folder = Path(tempfile.gettempdir()) / f"sparring-locks-{os.getuid()}"
+    except OSError as error:  # it writes a file to see where one can
+        raise StoreError(
+            "no temporary folder can be written: the disk is full, or none is allowed",
+            hint="free some space, or set TMPDIR",
+        ) from error
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         status = folder.lstat()

@@ -9,11 +9,12 @@ finished by the next one. Of two runs that took up one round, one plays a step a
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +23,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sparring.config.run import Name
-from sparring.errors import SparringError, UsageError
+from sparring.errors import SparringError, StoreError, UsageError
 from sparring.monitor import PORT_VARIABLE, ledger
 from sparring.progress import Listener, Progress
 from sparring.registry import lease, rounds
@@ -66,10 +67,20 @@ def execute(step: str, run: str, round_number: str = "") -> str:
     number = _number(step, request, store, round_number)
     if number == 0:
         return ""
-    result = rounds.load_result(store, number, step, STEPS[step].result) or _alone(step, request, store, number)
+    result = rounds.load_result(store, number, step, STEPS[step].result)
+    if result is None:
+        _refuse_closed(step, store, number)
+        result = _alone(step, request, store, number)
     if step in ("promote", "hold"):
         _close(store, number, result)
     return STEPS[step].outcome(result)
+
+
+def _refuse_closed(step: str, store: Store, number: int) -> None:
+    """A round that was given up meanwhile must not be promoted behind its end. Its page may still be drawn."""
+    end = rounds.load_end(store, number)
+    if end is not None and step != "report":
+        raise UsageError(f"round {number} has ended ({end.decision}: {end.reason}): step {step} is too late")
 
 
 def publish(run: str, key: str, path: str) -> dict[str, float]:
@@ -142,12 +153,28 @@ def _play(step: str, request: RunRequest, store: Store, number: int) -> BaseMode
         progress.update(STEP_STAGE, 0, 1)
         config = rounds.load_config(store, recorded_config(store, number))
         context = Context(config, store, number, progress, work_folder(request.store, request.line))
-        result = STEPS[step].run(context)
+        with room(context.work):
+            result = STEPS[step].run(context)
         if _is_final(store, number, step):
             rounds.save_result(store, number, step, result)
         record.metrics = _metrics(result)
     progress.update(STEP_STAGE, 1, 1, STEPS[step].note(result))
     return result
+
+
+@contextmanager
+def room(work: Path) -> Iterator[None]:
+    """Says in one line that the disk is full, whichever library met it: states, transcripts and models are large."""
+    try:
+        yield
+    except SparringError:
+        raise
+    except Exception as error:  # safetensors and pyarrow have classes of their own for it
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if not full and os.strerror(errno.ENOSPC) not in str(error):
+            raise
+        where = getattr(error, "filename", None) or work
+        raise StoreError(f"no space left for {where}", hint="free some and run again: it goes on") from error
 
 
 def _shown(step: str) -> AbstractContextManager[Listener | None]:

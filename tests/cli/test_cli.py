@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from sparring.cli.common import user_name
 from sparring.cli.main import app
 from sparring.evaluate.tables import encode_verdicts
 from sparring.registry import rounds
@@ -98,6 +99,20 @@ def test_rollback_without_an_earlier_champion_changes_nothing(promoted: Planted,
     done = sparring("rollback", "--reason", "x", "--store", promoted.request.store, cwd=tmp_path)
     assert done.exit_code == 2 and "no earlier champion" in done.stderr
     assert read_log(promoted.store).head == 1
+
+
+def test_rollback_needs_a_reason(promoted: Planted, tmp_path: Path) -> None:
+    done = sparring("rollback", "--reason", " ", "--store", promoted.request.store, cwd=tmp_path)
+    assert done.exit_code == 2 and "a reason must be given" in done.stderr
+    assert read_log(promoted.store).head == 1
+
+
+def test_a_user_without_a_name_is_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs under any number."""
+    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 123_456)
+    assert user_name() == "uid 123456" and user_name("Ada") == "Ada"
 
 
 def test_report_prints_the_path_of_a_page_that_is_there(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparring.data.load import PromptRow, evenly, load_prompts
+from sparring.data.load import PromptRow, evenly, file_digest, load_prompts
 from sparring.data.readers import MAX_LINE_BYTES
 from sparring.errors import DataError
 from sparring.store import open_store
@@ -264,6 +264,11 @@ def test_a_file_without_permission_is_named(tmp_path: Path) -> None:
     path.chmod(0)
     with pytest.raises(DataError, match=r"x\.csv: cannot be read: Permission denied"):
         _load(path)
+
+
+def test_what_cannot_be_hashed_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"cannot be read: Is a directory"):
+        file_digest(tmp_path)
 
 
 @pytest.mark.parametrize(

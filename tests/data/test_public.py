@@ -28,6 +28,7 @@ pytestmark = pytest.mark.skipif(not ROOT.is_dir(), reason=f"no public files at {
         ("harmbench", 400, {None}),
         ("strongreject/strongreject_dataset.csv", 313, {None}),
         ("xstest/xstest_prompts.csv", 450, {"benign", "harmful"}),
+        ("xstest/xstest_v2_completions_gpt4.csv", 450, {"benign", "harmful"}),
         ("or_bench/or_bench-hard-1k.csv", 1319, {None}),
         ("or_bench/or_bench-toxic.csv", 655, {None}),
         ("wildjailbreak_eval/harmful.jsonl", 2000, {None}),
@@ -40,6 +41,16 @@ def test_public_files_are_read_whole(name: str, rows: int, labels: set[str | Non
         found = load_prompts(str(ROOT / name), adversarial=adversarial, max_chars=4000)
         assert len(found) == rows and {row.label for row in found} == labels
         assert ("wildjailbreak" in name and adversarial) == any(row.prompt != row.intent for row in found[:1])
+
+
+def test_a_file_of_completions_has_its_prompts_labels() -> None:
+    labels = {
+        name: {row.prompt: row.label for row in load_prompts(str(ROOT / "xstest" / name), max_chars=4000)}
+        for name in ("xstest_prompts.csv", "xstest_v2_completions_gpt4.csv")
+    }
+    prompts, completed = labels.values()
+    assert len(prompts.keys() & completed.keys()) > 400
+    assert all(prompts[text] == completed[text] for text in prompts.keys() & completed.keys())
 
 
 def test_a_prompt_over_the_limit_is_named_with_its_row() -> None:

@@ -37,6 +37,21 @@ def holder(url: str, line: str) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.parametrize("where", ["folder", "file"])
+def test_a_full_disk_is_one_line(where: str, tmp_path: Path) -> None:
+    """No byte can be written: where no temporary folder is known yet, and where one is."""
+    code = (
+        "import resource, signal, sys, tempfile; from pathlib import Path\n"
+        "from sparring.cli.common import guarded; from sparring.registry.lock import hold_line\n"
+        f"tempfile.tempdir = {str(tmp_path)!r} if {where == 'file'} else None\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+        "sys.exit(guarded(lambda: hold_line('store', 'main').__enter__()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == StoreError.exit_code and done.stderr.count("\n") == 1, done.stderr
+    assert ("no temporary folder" if where == "folder" else "cannot hold the lock") in done.stderr
+
+
 def test_a_second_run_is_told_who_holds_the_line_and_a_killed_one_lets_go(tmp_path: Path) -> None:
     url = str(tmp_path / "store")
     with holder(url, "main") as other:
