@@ -227,13 +227,26 @@ def _token_file() -> Path:
 
 
 def _token() -> str | None:
+    """The token that is given, else the mounted one. Raises ClusterError, which does not tell it."""
     file = _token_file()
-    return os.environ.get(TOKEN_VARIABLE) or (file.read_text(encoding="utf-8").strip() if file.exists() else None)
+    try:
+        found = _given_token() or (file.read_text(encoding="utf-8").strip() if file.exists() else None)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ClusterError(f"the token in {str(file)!r} cannot be read ({type(error).__name__})") from error
+    if found and not (found.isascii() and found.isprintable()):  # a header cannot hold it, and HTTP libraries print it
+        where = TOKEN_VARIABLE if _given_token() else repr(str(file))
+        raise ClusterError(f"the token for Kubeflow in {where} is none: it has line breaks or characters beyond ASCII")
+    return found
+
+
+def _given_token() -> str | None:
+    """As Secrets often hold it: with a line break at its end."""
+    return os.environ.get(TOKEN_VARIABLE, "").strip() or None
 
 
 def _connect(url: str, ca_file: str | None) -> Any:
     """A mounted token is read again for each request: Kubernetes renews it."""
-    given, file = os.environ.get(TOKEN_VARIABLE), _token_file()
+    given, file = _given_token(), _token_file()
     mounted = ServiceAccountTokenVolumeCredentials(str(file)) if file.exists() and not given else None
     return kfp_client.Client(host=url, existing_token=given, credentials=mounted, ssl_ca_cert=ca_file)
 

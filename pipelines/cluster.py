@@ -31,6 +31,8 @@ Say = Callable[[str], None]
 _NEWEST: Final = 100
 """Runs looked through for one in flight."""
 _POLL_SECONDS: Final = 5.0
+_UNLISTED_SECONDS: Final = 30.0
+"""For so long Kubeflow may not list a run that a schedule has just begun."""
 
 
 @dataclass(frozen=True)
@@ -109,11 +111,11 @@ def schedule(config: RunConfig, say: Say, *, cron: str | None, name: str | None,
     version = backend.upload(package(config.cluster))
     others = [one for one in backend.schedules() if one.name == title]
     same = next((one for one in others if _is_same(one, times, version, line, config)), None)
+    if same is None and _flying(backend, line) is None:
+        _tell_plan(line, say)  # may fail, and does so before the old schedule is gone
     for one in others:
         if one is not same:
             _retire(backend, one, say, patience)
-    if same is None and _flying(backend, line) is None:
-        _tell_plan(line, say)
     made = same.id if same else backend.schedule(title, times.six_fields, version, line.request)
     say(f"schedule {title} {'stands as it is' if same else 'made'}: {times.six_fields} (second first), id {made}")
     for time_ in islice(times.fires(datetime.now(zone)), 3):
@@ -137,18 +139,22 @@ def unschedule(config: RunConfig, say: Say, *, name: str | None, patience: float
 def _retire(backend: Backend, old: Schedule, say: Say, patience: float) -> None:
     """Deleted with a run in flight, Kubeflow would kill its pods and show it as RUNNING for ever."""
     backend.disable(old)
-    end = time.monotonic() + patience
-    told = False
-    while flying := [run for run in backend.runs(_NEWEST) if run.schedule == old.id and not run.ended]:
-        if not told:
+    begun, told = time.monotonic(), False
+    listed = begun + (_UNLISTED_SECONDS if old.enabled else 0.0)
+    while (flying := _of_schedule(backend, old)) or time.monotonic() < listed:
+        if flying and not told:
             say(f"schedule {old.name} is disabled; waiting for run {flying[0].id}")
             told = True
-        if time.monotonic() > end:
+        if flying and time.monotonic() > begun + patience:
             hint = "it starts no more runs; the same command again goes on waiting"
             raise BusyError(f"run {flying[0].id} of schedule {old.name} is still in flight", hint=hint)
         time.sleep(_POLL_SECONDS)
     backend.delete(old)
     say(f"schedule {old.name} ({old.id}) deleted")
+
+
+def _of_schedule(backend: Backend, one: Schedule) -> list[Run]:
+    return [run for run in backend.runs(_NEWEST) if run.schedule == one.id and not run.ended]
 
 
 def _is_same(one: Schedule, times: Cron, version: tuple[str, str], line: Line, config: RunConfig) -> bool:

@@ -197,5 +197,9 @@ def _compile(output: Path, config: Path | None, override: list[str] | None, as_m
     if not output.absolute().parent.is_dir():
         raise UsageError(f"output folder {str(output.absolute().parent)!r} does not exist")
     cluster = load(config, override).cluster
-    output.write_text(manifest(cluster) if as_manifest else package(cluster).text, encoding="utf-8")
+    text = manifest(cluster) if as_manifest else package(cluster).text
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"output {str(output)!r} cannot be written: {error.strerror}") from error
     print(f"wrote {output}")

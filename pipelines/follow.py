@@ -23,12 +23,14 @@ from pipelines.kube import Kube
 from pipelines.outcome import Outcome, of_run
 from pipelines.pods import RUN_LABEL
 from sparring.config.run import RunConfig
-from sparring.errors import ClusterError, UsageError
+from sparring.errors import ClusterError, CorruptError, NotFoundError, StoreError, UsageError
 from sparring.store.base import Store
 
 T = TypeVar("T")
 EXIT_INVALID: Final = 12
 _POLL_SECONDS: Final = 5.0
+_SILENCE_SECONDS: Final = 300.0
+"""For so long Kubeflow or the store may fail to answer before following ends."""
 _SETTLE_SECONDS: Final = 60.0
 """A pod's trouble is told when it has lasted so long: images are pulled and nodes come meanwhile."""
 _LOG_LINES: Final = 15
@@ -55,17 +57,31 @@ def wait(config: RunConfig, run_id: str, screen: Console, *, patience: float | N
     if run.request is None:
         raise UsageError(f"run {run_id} ({run.name}) is none of ours")
     store, kube, told = run.request.open(), _kube(config, screen), _Told()
-    begun = time.monotonic()
+    begun = heard = time.monotonic()
     while not run.ended:
         if patience is not None and time.monotonic() - begun > patience:
             raise ClusterError(f"run {run_id} is still {run.state} after {duration(patience)}", hint="it goes on")
-        _tell(of_run(store, run, back=2), told, screen)
-        _tell_troubles(kube, run, told, screen)
-        time.sleep(_POLL_SECONDS)
-        run = backend.run(run_id)
+        try:
+            _tell(of_run(store, run, back=2), told, screen)
+            _tell_troubles(kube, run, told, screen)
+            time.sleep(_POLL_SECONDS)
+            run, heard = backend.run(run_id), time.monotonic()
+        except (NotFoundError, CorruptError):
+            raise
+        except (ClusterError, StoreError) as error:  # an API server or a store may be away for a while
+            if time.monotonic() - heard > _SILENCE_SECONDS:
+                raise
+            _tell_once(error.message, told, screen)
+            time.sleep(_POLL_SECONDS)
     outcome = of_run(store, run)
     _tell(outcome, told, screen)
     return _close(store, kube, run, outcome, told, screen)
+
+
+def _tell_once(text: str, told: _Told, screen: Console) -> None:
+    if text not in told.said:
+        told.said.add(text)
+        _print(screen, f"note: {text}")
 
 
 def _kube(config: RunConfig, screen: Console) -> Kube | None:
@@ -110,6 +126,8 @@ def _tell_troubles(kube: Kube | None, run: Run, told: _Told, screen: Console) ->
 def _close(store: Store, kube: Kube | None, run: Run, outcome: Outcome | None, told: _Told, screen: Console) -> int:
     if outcome and outcome.decided and outcome.end:
         print_closing(screen, store, outcome.round, f"Kubeflow: {run.state}")
+        if outcome.untold:
+            _print(screen, f"note: hooks: {outcome.untold}; `sparring hooks deliver` tries again")
         if outcome.failed is None and run.state == "SUCCEEDED":
             return EXIT_INVALID if outcome.end.decision == "INVALID" else 0
     code, line = _cause(outcome)

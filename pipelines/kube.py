@@ -11,6 +11,7 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 from urllib3.exceptions import HTTPError
+from yaml import YAMLError
 
 from pipelines.capacity import Node, Taint
 from sparring.errors import ClusterError
@@ -46,6 +47,10 @@ class Kube:
                 config.load_kube_config(client_configuration=settings)
             except (ConfigException, OSError) as error:
                 raise ClusterError(f"no kubeconfig: {error}") from error
+            except (YAMLError, ValueError, TypeError, AttributeError, LookupError) as error:
+                # the file's text is not told: it holds credentials
+                hint = "see $KUBECONFIG or ~/.kube/config"
+                raise ClusterError(f"the kubeconfig cannot be read ({type(error).__name__})", hint=hint) from error
         settings.retries = False
         self.namespace = namespace
         self._core = client.CoreV1Api(client.ApiClient(settings))

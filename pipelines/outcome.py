@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pipelines.backend import Run
+from sparring.integrations.after_round import STEP as HOOKS
 from sparring.monitor import ledger
 from sparring.monitor.ledger import Attempt, LedgerEntry
 from sparring.registry import rounds
@@ -31,9 +32,15 @@ class Outcome:
 
     @property
     def failed(self) -> tuple[str, Attempt] | None:
-        """The first step of this run that did not end well."""
+        """The first step of this run that did not end well. Hooks do not count: a round stands, whoever heard of it."""
         bad = ("failed", "killed") if self.over else ("failed",)
-        return next(((step, attempt) for step, attempt in self.attempts if attempt.status in bad), None)
+        steps = ((step, attempt) for step, attempt in self.attempts if step != HOOKS)
+        return next(((step, attempt) for step, attempt in steps if attempt.status in bad), None)
+
+    @property
+    def untold(self) -> str:
+        """Why a hook of this run failed, "" when none did."""
+        return next((one.error or "" for step, one in self.attempts if step == HOOKS and one.status == "failed"), "")
 
     @property
     def decided(self) -> bool:

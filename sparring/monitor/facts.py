@@ -246,9 +246,14 @@ class LineReader:
         return "running" if not over and self._beats_on(number, step) else "killed"
 
     def _beats_on(self, number: int, step: str) -> bool:
-        """Whether the step's lease moved since the look before, or lately; a new one is given the time to."""
+        """Whether the step's lease moved since the look before, or lately; a new one is given the time to. A report
+        has none, and as long.
+        """
         where = f"ledger/{number:06d}/{step}.leases/"
         beat = self._tried(where, lambda: lease.last_beat(self.store, number, step))
+        if beat is None and step == "report":
+            _, since = self._beats.setdefault((number, step), (None, self._clock()))
+            return self._clock() - since < SILENCE_SECONDS
         if beat is None or beat.released:
             return False
         known, since = self._beats.get((number, step), (None, 0.0))

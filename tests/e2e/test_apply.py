@@ -38,9 +38,9 @@ KUBEFLOW: set[Rule] = {
     ("get", "", "configmaps", "kfp-launcher"), ("get", "", "secrets", "mlpipeline-minio-artifact"),
 }  # fmt: skip
 TRAINER: set[Rule] = {
-    *((verb, "trainer.kubeflow.org", "trainjobs", "") for verb in ("create", "get", "list", "watch", "delete")),
+    *((verb, "trainer.kubeflow.org", "trainjobs", "") for verb in ("create", "get", "delete")),
     ("get", "trainer.kubeflow.org", "trainingruntimes", "sparring-selfplay"),
-    *((verb, "", "pods", "") for verb in ("get", "list", "watch")), ("get", "", "pods/log", ""),
+    ("list", "", "pods", ""), ("get", "", "pods/log", ""),
 }  # fmt: skip
 SERVING: set[Rule] = {
     (verb, "serving.kserve.io", "inferenceservices", "sparring-champion") for verb in ("get", "patch")
@@ -126,11 +126,16 @@ def test_admission_takes_every_pod_under_the_restricted_profile(name: str, kubec
 
 @pytest.fixture(scope="module")
 def everything(kubectl: Kubectl, kinds: None) -> Iterator[None]:
-    """Overlay gpu, which has all roles, with nothing that would run."""
+    """Overlay gpu with the roles of component trainer, so all roles, and nothing that would run."""
     folder = MANIFESTS / "overlays" / "gpu"
     roles = [
         item for item in rendered(folder) if item["kind"] in ("Namespace", "ServiceAccount", "Role", "RoleBinding")
     ]
+    more = yaml.safe_load_all((MANIFESTS / "components" / "trainer" / "rights.yaml").read_text(encoding="utf-8"))
+    for item in more:
+        for here in (item["metadata"], *item.get("subjects", [])):
+            here["namespace"] = "kubeflow"
+        roles.append(item)
     text = json.dumps({"apiVersion": "v1", "kind": "List", "items": roles})
     kubectl("apply", "--server-side", "--validate=strict", "-f", "-", text=text)
     yield
@@ -140,7 +145,7 @@ def everything(kubectl: Kubectl, kinds: None) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("account", "where", "allowed"),
     [
-        ("kubeflow:sparring-runner", "kubeflow", KUBEFLOW),
+        ("kubeflow:sparring-runner", "kubeflow", KUBEFLOW | TRAINER),
         ("kubeflow:sparring-runner", "sparring", SERVING),
         ("kubeflow:sparring-runner", "default", set[Rule]()),
         ("sparring:sparring-exporter", "sparring", set[Rule]()),

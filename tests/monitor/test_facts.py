@@ -162,6 +162,16 @@ def test_a_silent_holder_is_given_its_time(store: LocalStore) -> None:
     assert reader.read().totals.attempts == {("selfplay", "killed"): 1}
 
 
+def test_a_report_takes_no_lease_and_is_not_called_killed_while_it_runs(store: LocalStore) -> None:
+    number, clock = claim(store), Clock()
+    ledger.started(store, number, "report")
+    reader = LineReader(store, "x", clock=clock)
+    for seconds, status in ((0.0, "running"), (SILENCE_SECONDS - 1, "running"), (SILENCE_SECONDS + 1, "killed")):
+        clock.now = seconds
+        last = reader.read().last
+        assert last is not None and last.status == {"report": status}
+
+
 def test_alpha_is_the_sum_of_the_looks_at_the_present_champion(store: LocalStore) -> None:
     reader, policy = LineReader(store, "x"), load_policy("laptop")
     for number, decision in enumerate(("REJECT", "PROMOTE", "REJECT", "REJECT"), start=1):

@@ -57,6 +57,26 @@ def test_nobody_listens() -> None:
     assert "cannot be reached" in refusal(f"http://127.0.0.1:{free}")
 
 
+def test_a_token_with_the_line_break_of_a_secret_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setenv("KFP_TOKEN", "abc.def\n")
+    with answering(401, b"", seen) as url:
+        refusal(url)
+    assert seen == ["Bearer abc.def"]
+
+
+@pytest.mark.parametrize("token", ["abc\nX-Other: 1", "t\u00f6ken", "abc\x7fdef"])
+def test_a_token_that_is_none_is_never_told(monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    monkeypatch.setenv("KFP_TOKEN", token)
+    told = refusal("http://127.0.0.1:9")
+    assert "KFP_TOKEN" in told and not any(part in told for part in token.split("\n"))
+
+
+def test_a_mounted_token_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(tmp_path))  # a folder
+    assert "cannot be read (IsADirectoryError)" in refusal("http://127.0.0.1:9")
+
+
 @pytest.mark.parametrize("endpoint", ["kubeflow.example", "ftp://kubeflow.example", "http://", "http://[::1"])
 def test_no_address(endpoint: str) -> None:
     assert "no http or https address" in refusal(endpoint) or "cannot be reached" in refusal(endpoint)

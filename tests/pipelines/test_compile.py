@@ -227,9 +227,15 @@ def test_order_of_the_work(spec: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("output", "words"), [("round.txt", "must end in .yaml"), ("no/such/round.yaml", "does not exist")]
+    ("output", "words"),
+    [
+        ("round.txt", "must end in .yaml"),
+        ("no/such/round.yaml", "does not exist"),
+        ("folder.yaml", "cannot be written: Is a directory"),
+    ],
 )
 def test_wrong_output_is_one_line(output: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "folder.yaml").mkdir()
     command = [sys.executable, "-m", "pipelines", "compile", "-o", str(tmp_path / output)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2

@@ -14,6 +14,7 @@ from pipelines.backend import Run
 from pipelines.follow import _cause
 from pipelines.outcome import Outcome, of_run
 from sparring.errors import SparringError
+from sparring.integrations.after_round import STEP as HOOKS
 from sparring.monitor import ledger
 from sparring.steps.entry import execute
 from tests.pipelines.planted import BASE, BETTER, Planted, plant
@@ -55,6 +56,19 @@ def test_a_step_that_failed_gives_its_own_line_and_code(tmp_path: Path, monkeypa
     code, line = _cause(outcome)
     assert str(outcome) == "round 1: promote failed" and not outcome.decided
     assert code == 2 and line.startswith("step promote: ") and "UsageError" not in line
+
+
+def test_a_hook_that_failed_is_told_and_leaves_the_round_decided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted = plant(tmp_path, BETTER)
+    for step in ("gate", "promote"):
+        play(planted, step, "first", monkeypatch)
+    ledger.started(planted.store, 1, HOOKS)
+    ledger.finished(planted.store, 1, HOOKS, status="failed", metrics={}, error="chat: answered 500")
+    outcome = found(planted, "first", "SUCCEEDED")
+    assert (outcome.decided, outcome.failed, outcome.untold) == (True, None, "chat: answered 500")
+    assert found(planted, "first").failed is None
 
 
 def test_a_step_without_an_end_goes_on_while_the_run_does_and_was_killed_after(tmp_path: Path) -> None:
