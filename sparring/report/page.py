@@ -85,6 +85,7 @@ def render(facts: Facts, config: ReportConfig, metrics: RoundMetrics) -> str:
         "failures": {step: words.failure(entry.attempts[-1].error) for step, entry in facts.failed.items()},
         "learning": _learning(facts),
         "learning_said": takeaways.learning(facts.curves) if facts.curves and facts.curves.steps else "",
+        "averaged": _averaged(facts),
         "games": learning.game_shares(facts.games) if facts.games is not None else [],
         "worst": worst,
         "worst_said": takeaways.attacks(_cases(worst, "broken"), rates.get("candidate", {}), _cases(worst, "won")),
@@ -102,6 +103,14 @@ def render(facts: Facts, config: ReportConfig, metrics: RoundMetrics) -> str:
     }
     hidden = attacks.known_texts(facts.games, facts.answers) if config.redact else frozenset()
     return _template(hidden).render(context)
+
+
+def _averaged(facts: Facts) -> int:
+    """Steps of self-play whose mean weights the candidate has; 0 when it has the last step's, or a guard stopped it."""
+    if facts.config is None or facts.config.candidate or facts.curves is None:
+        return 0
+    selfplay, played = facts.config.selfplay, len(facts.curves.steps) - facts.curves.warm
+    return round(selfplay.steps * selfplay.average_share) if played == selfplay.steps else 0
 
 
 def _template(hidden: frozenset[str]) -> jinja2.Template:

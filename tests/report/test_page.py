@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sparring.config.run import ReportConfig
+from sparring.config.run import ReportConfig, RunConfig
 from sparring.evaluate.tables import read_verdicts
 from sparring.progress import Progress
 from sparring.report.metrics import RoundMetrics
@@ -166,6 +166,11 @@ def test_a_training_that_was_killed_shows_the_curves_that_it_left(tmp_path: Path
     assert words(document.find(".//h1")) == "Stopped in selfplay"
     assert "4 steps of self-play" in words(document.find(".//section[@id='training']"))
     assert document.find(".//section[@id='training']//svg") is not None
+    assert "mean of the weights" not in words(document)  # it never came to its last steps
+    selfplay = RunConfig().selfplay
+    store.put("rounds/000001/selfplay/curves.jsonl", "".join(curve % (i + 1) for i in range(selfplay.steps)).encode())
+    last = round(selfplay.steps * selfplay.average_share)
+    assert f"mean of the weights after the last {last} steps" in words(parse(page(store)))
 
 
 def test_a_line_without_a_round_has_a_page(tmp_path: Path) -> None:
