@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -23,6 +23,9 @@ from sparring.cli.common import (
 if TYPE_CHECKING:
     from sparring.config.run import RunConfig
     from sparring.store.base import Store
+
+_LEAST_ID: Final = 8
+"""Digits by which an attack may be forgotten: an id that was cut short must not name another."""
 
 app = new_app("The replay pool: attacks that once worked, and what became of them.")
 
@@ -221,10 +224,6 @@ def forget(
         forget_attacks(opened, source, attack or [], _agreed if not yes else lambda question: True)
 
     finish(action)
-
-
-_LEAST_ID = 8
-"""Digits by which an attack may be forgotten: one that was left out of a longer id must not name another."""
 
 
 def _agreed(question: str) -> bool:

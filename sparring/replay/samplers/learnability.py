@@ -41,6 +41,7 @@ Mask = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 SHARES = ("stale", "all_fail", "over_refused", "sentinel")
 PROBES = "sentinel"
+"""The share whose rows do not count against their clusters' quota."""
 
 
 class Learnability(Remembering):
